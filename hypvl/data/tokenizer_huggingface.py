@@ -1,9 +1,10 @@
 """Tokenizers of Hugging Face text models, with the contract of the tokenizers here; the extra ``huggingface``."""
 
+import contextlib
 import functools
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -43,6 +44,25 @@ def require_transformers() -> Any:
             "Hugging Face models need transformers, which is not installed: pip install 'hypvl[huggingface]'."
         ) from error
     return transformers
+
+
+@contextlib.contextmanager
+def without_remote_code() -> Iterator[None]:
+    """In this block transformers does not ask whether to run code of a repository: it refuses.
+
+    For libraries that call it without ``trust_remote_code=False``, such as open_clip.
+    """
+    try:
+        from transformers import dynamic_module_utils as module
+    except ImportError:  # then nobody asks
+        yield
+        return
+    asked = module.TIME_OUT_REMOTE_CODE
+    module.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        module.TIME_OUT_REMOTE_CODE = asked
 
 
 def load_tokenizer(name: str) -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.allowlist import configurable
 from hypvl.checks import whole_number
+from hypvl.data.tokenizer_huggingface import without_remote_code
 from hypvl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class OpenClipTokenizer:
         import open_clip
 
         try:
-            made = open_clip.get_tokenizer(self.model, context_length=self.context_length)
+            with without_remote_code():
+                made = open_clip.get_tokenizer(self.model, context_length=self.context_length)
         except (
             OSError,
             ValueError,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import Tokenizer
+from hypvl.data.tokenizer_huggingface import without_remote_code
 from hypvl.data.tokenizer_open_clip import OpenClipTokenizer
 from hypvl.data.transforms import Interpolation
 from hypvl.encoders.image import fetches_pretrained_weights
@@ -23,6 +24,7 @@ from hypvl.encoders.open_clip_configs import (
     weights_file,
 )
 from hypvl.encoders.text import check_tokens, pad_texts
+from hypvl.encoders.text_huggingface import load_config
 from hypvl.errors import CheckpointError, ConfigError, UserError
 
 # In place of the half that is not wanted: the smallest one open_clip builds.
@@ -160,10 +162,13 @@ def _build(model: str, config: Config) -> Any:
 
     vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": False}
     text = {**config["text_cfg"], "hf_model_pretrained": False, "output_tokens": False}
+    if text.get("hf_model_name"):
+        _refuse_code_of(str(text["hf_model_name"]))
     try:
-        return CustomTextCLIP(
-            config["embed_dim"], vision, text, quick_gelu=bool(config.get("quick_gelu", False))
-        )
+        with without_remote_code():
+            return CustomTextCLIP(
+                config["embed_dim"], vision, text, quick_gelu=bool(config.get("quick_gelu", False))
+            )
     except OSError as error:  # Hugging Face has no such config in its cache, and no network
         raise UserError(
             f"{model}: the config of its text encoder {text.get('hf_model_name')} could not be read "
@@ -174,6 +179,16 @@ def _build(model: str, config: Config) -> Any:
             f"{model}: open_clip cannot build it ({type(error).__name__}: {' '.join(str(error).split())}); check the "
             "config."
         ) from error
+
+
+def _refuse_code_of(name: str) -> None:
+    """ConfigError for a model of transformers whose config names code; one that is not there fails when it is built."""
+    try:
+        load_config(name)
+    except ConfigError:
+        raise
+    except UserError:
+        return
 
 
 def _side(model: str, size: Any) -> int:

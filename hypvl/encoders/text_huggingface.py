@@ -24,6 +24,8 @@ _REFUSED = (
     "auto_map",
     "attn_implementation",
     "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
     "quantization_config",
     "trust_remote_code",
 )
@@ -303,12 +305,14 @@ def _plain(given: Mapping[str, Any], path: str = "config") -> dict[str, Any]:
 
 
 def _refuse_code(settings: Any, source: str) -> None:
-    """Attention of the name of a repository would be downloaded and run."""
-    kernel = getattr(settings, "_attn_implementation", None)
-    if isinstance(kernel, str) and "/" in kernel:
-        raise ConfigError(
-            f"{source}: names the attention code {kernel!r}; expected one that transformers has."
-        )
+    """Attention (or experts) of the name of a repository would be downloaded and run, in parts of a model, too."""
+    for name, value in (settings if isinstance(settings, dict) else vars(settings)).items():
+        if isinstance(value, dict) or hasattr(value, "model_type"):  # the config of a part
+            _refuse_code(value, source)
+        elif "_implementation" in str(name) and "/" in repr(value):
+            raise ConfigError(
+                f"{source}: names the code {value!r} as {str(name).strip('_')}; expected one that transformers has."
+            )
 
 
 @contextlib.contextmanager

@@ -178,8 +178,8 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()  # there is one of the captions
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForMaskedLM.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForMaskedLM.from_pretrained(name, trust_remote_code=False)
     except UNLOADABLE as error:
         lines = str(error).strip().splitlines()
         raise UserError(
