@@ -159,9 +159,19 @@ def line(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
     return torch.lerp(start.to(dtype), end.to(dtype), weights.to(dtype)[:, None])
 
 
+@full_precision
 def straight_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y| of all pairs, without a product that loses digits: (..., B1, D), (..., B2, D) -> (..., B1, B2)."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    """|x - y| of all pairs, without a product that loses digits: (..., B1, D), (..., B2, D) -> (..., B1, B2).
+
+    Squares do not overflow: where a component is beyond 2^60 (fp64: 2^500), distances are taken at another scale, at
+    which those below about 1e-36 of that component become 0.
+    """
+    if not x.numel() or not y.numel():
+        return torch.cdist(x, y)
+    largest = torch.maximum(x.detach().abs().amax(), y.detach().abs().amax())
+    least = 60 if x.dtype == torch.float32 else 500
+    scale = torch.exp2((largest.log2() - least).ceil().clamp(min=0))  # a power of two: nothing is rounded
+    return torch.cdist(x / scale, y / scale, compute_mode="donot_use_mm_for_euclid_dist") * scale
 
 
 def _upcast(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hypvl.numerics import exact_product, working_dtype
+from hypvl.numerics import exact_product, inner_products, working_dtype
 
 # Points nearer each other than this (in units of the radius of curvature) count as one where an angle is asked
 # for, and nearer the root as the root: the gradient of the angle grows as 1 / distance and has to fit in fp32.
@@ -110,6 +110,45 @@ def unit(x: Tensor, square: Tensor) -> Tensor:
 def time_of(square: Tensor) -> Tensor:
     """sigma = sqrt(1 + n^2) from n^2."""
     return (1 + square).sqrt()
+
+
+def lorentz_products(x: Tensor, y: Tensor, c: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """x.y - t(x) t(y) of all pairs, (..., B1, D), (..., B2, D) -> (..., B1, B2), by one product in ``dtype``.
+
+    They saturate at half of the largest number of that dtype, there with gradient 0.
+
+    Args:
+        x, y: Points, in the working dtype.
+        c: (..., 1, 1) or 0-dim, in the working dtype.
+        dtype: Of the result.
+    """
+    return cast(Tensor, _LorentzProducts.apply(x, y, c, dtype))
+
+
+class _LorentzProducts(torch.autograd.Function):
+    """The gradient goes through no Klein coordinate, whose own gradient overflows far from the root."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
+        t_x, klein_x = klein(x, c)
+        t_y, klein_y = klein(y, c)
+        largest = torch.finfo(dtype).max / 2
+        # Products of Klein coordinates stay in (-1, 1), so that only the result itself could overflow.
+        below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
+        near_x, near_y = t_x.clamp(max=largest).to(dtype), t_y.clamp(max=largest).to(dtype)
+        out = (below_one * -near_x * near_y.transpose(-1, -2)).clamp(min=-largest)
+        ctx.save_for_backward(x, y, c, t_x, t_y, out <= -largest)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, c, t_x, t_y, saturated = ctx.saved_tensors
+        grad = grads[0].to(x.dtype).masked_fill(saturated, 0.0)  # (..., B1, B2)
+        back = grad.transpose(-1, -2)
+        to_x, to_y = (grad @ t_y) / t_x, (back @ t_x) / t_y  # (..., B1, 1), (..., B2, 1)
+        grad_c = sum((part / (2 * c.square())).sum_to_size(c.shape) for part in (to_x, to_y))
+        return grad @ y - to_x * x, back @ x - to_y * y, cast(Tensor, grad_c), None
 
 
 def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, curv: Tensor) -> Tensor:

@@ -57,14 +57,7 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
         tensor([[-2.2361]])
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    t_x, klein_x = kernels.klein(work_x, c)
-    t_y, klein_y = kernels.klein(work_y, c)
-    largest = torch.finfo(dtype).max / 2
-    # Products of Klein coordinates stay in (-1, 1), so that only the result itself could overflow.
-    below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
-    t_x, t_y = t_x.clamp(max=largest).to(dtype), t_y.clamp(max=largest).to(dtype)
-    return (below_one * -t_x * t_y.transpose(-1, -2)).clamp(min=-largest)
+    return kernels.lorentz_products(work_x, work_y, c, dtype=torch.promote_types(x.dtype, y.dtype))
 
 
 @full_precision

@@ -4,6 +4,7 @@ A vector of D = F d components is F blocks of d; block i is a point of factor i.
 tensors, (..., F, d), never a loop.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -107,7 +108,14 @@ class Product(Hyperbolic):
 
     def mean_inner(self, x: Tensor, y: Tensor) -> Tensor:
         """(1/F) sum_i <x_i, y_i>_L of all pairs, (B1, D), (B2, D) -> (B1, B2): in another order than the distances."""
-        return self.mean_over_factors(lorentz.pairwise_inner, x, y)
+        least = 2.0 ** math.ceil(
+            math.log2(self.factors)
+        )  # their sum could overflow: a power of two rounds nothing
+
+        def part(x: Tensor, y: Tensor, *, curv: Tensor) -> Tensor:
+            return lorentz.pairwise_inner(x, y, curv=curv) / least
+
+        return self.mean_over_factors(part, x, y) * least
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """(1/F) sum_i d_i of paired embeddings, or the root of the mean of d_i^2."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.geometry import tiles
+from hypvl.geometry import kernels, tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.numerics import full_precision, inner_products, line, straight_distances, working_dtype
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
@@ -63,7 +63,8 @@ class Sphere(Geometry):
 
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
-        return inner_products(x, y)
+        """Inner products: cosines of unit vectors. Vectors longer than 1e15 (fp64: 1e140) count as that long."""
+        return inner_products(kernels.within_reach(x), kernels.within_reach(y))
 
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Chords |x - y|, as the field measures unit vectors."""

@@ -19,7 +19,10 @@ FARTHEST = 2.0**20
 
 
 def inner_product(x: Tensor, y: Tensor) -> TiledScores:
-    """Inner products; cosines of unit vectors."""
+    """Inner products; cosines of unit vectors. The vectors are kept as they are: their products must fit in the dtype.
+
+    (Rows that occur in several matrices are then held once.)
+    """
     x, y = _same_dtype(x, y)
     return TiledScores(Linear, x, y, _no_terms(x), _no_terms(y), x.new_ones(()), symmetric=True)
 
@@ -44,10 +47,10 @@ def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> TiledSco
 
     def terms(points: Tensor) -> tuple[Tensor, Tensor]:
         """A factor that brings far points nearer, in the dtype of the points, and sigma - 1."""
-        n2 = c * (points * points).sum(-1, keepdim=True, dtype=c.dtype)
-        beyond = ~(n2 <= FARTHEST**2)  # overflow, too
+        square = (points * points).sum(-1, keepdim=True, dtype=c.dtype)
+        beyond = ~((c * square).detach() <= FARTHEST**2)  # overflow, too
         factor = torch.where(beyond, FARTHEST / c.detach().sqrt() / _length(points), 1.0)
-        n2 = torch.where(beyond, FARTHEST**2, n2)
+        n2 = torch.where(beyond, FARTHEST**2, c * torch.where(beyond, 0.0, square))
         return factor.to(points.dtype), n2 / (kernels.time_of(n2) + 1)
 
     near_x, u = terms(x)
@@ -63,7 +66,11 @@ def exterior_angle(apex: Tensor, point: Tensor, *, curv: Tensor | None) -> Tiled
         apex: Rows.
         point: Columns.
         curv: c > 0 of the Lorentz model; None = of flat space.
+
+    Raises:
+        ValueError: for an fp64 component beyond 1e70, as the angles themselves.
     """
+    kernels.refuse_beyond(apex, point)
     apex, point = _same_dtype(apex, point)
     work = working_dtype(apex.device)
     c = torch.ones((), dtype=work, device=apex.device) if curv is None else curv.to(work)

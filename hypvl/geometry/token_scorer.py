@@ -4,6 +4,7 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.checks import whole_number
+from hypvl.geometry import kernels
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import LOG_SCALE_INIT, LOG_SCALE_MAX, Modality, Scorer
 from hypvl.numerics import full_precision, inner_products
@@ -45,6 +46,7 @@ class LargestTokenCosine(Scorer):
                 f"tokens: got {self.tokens} for embeddings of {query.shape[-1]} numbers; expected a divisor of them."
             )
         width = query.shape[-1] // self.tokens
+        query, key = kernels.within_reach(query), kernels.within_reach(key)
         largest: Tensor | None = None
         for x, y in zip(query.split(width, dim=-1), key.split(width, dim=-1), strict=True):
             cosine = inner_products(x, y)  # (Q, K), of one token

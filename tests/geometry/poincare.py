@@ -25,8 +25,9 @@ class PoincareBall(Hyperbolic):
 
     @full_precision
     def space_components(self, embeddings: Tensor) -> Tensor:
-        room = 1 - self.curv.to(embeddings) * kernels.square_of(embeddings)
-        return 2 * embeddings / room.clamp(min=1e-2)
+        near = kernels.within_reach(embeddings)  # off the ball: its square would overflow
+        room = 1 - self.curv.to(near) * kernels.square_of(near)
+        return 2 * near / room.clamp(min=1e-2)
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = self.space_components(x), self.space_components(y)

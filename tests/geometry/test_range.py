@@ -7,7 +7,8 @@ import torch
 
 from hypvl.geometry import kernels, tiles
 from hypvl.geometry.euclidean import Euclidean, exterior_angle, pairwise_exterior_angle
-from hypvl.geometry.lorentz import MAX_RADIUS, Lorentz
+from hypvl.geometry.lorentz import MAX_RADIUS, Lorentz, pairwise_inner
+from hypvl.numerics import straight_distances
 
 FP32, FP64 = torch.float32, torch.float64
 
@@ -81,3 +82,30 @@ def test_flat_angles_of_fp64_components_end_at_1e70(angle: object) -> None:
     for pair, name in (((1e71 * x, x), "x"), ((x, 1e71 * x), "y")):
         with pytest.raises(ValueError, match=f"{name}: got a component beyond 1e\\+70"):
             angle(*pair)  # type: ignore[operator]
+
+
+def test_gradients_of_far_inner_products() -> None:
+    """Through Klein coordinates, those of a point far out with one in its own direction would be inf - inf."""
+    far = torch.tensor([[1e25, 0.0], [3e25, 0.0]], requires_grad=True)
+    product = pairwise_inner(far, far.detach(), curv=0.5)
+    assert torch.autograd.grad(product.sum(), far)[0].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    apart = pairwise_inner(far, -far.detach(), curv=0.5)
+    assert torch.equal(apart, torch.full((2, 2), -torch.finfo(FP32).max / 2))
+    points, results = torch.tensor([[1e17, 2e17], [1.0, 0.0], [3e16, 0.0]]), []
+    for dtype in (FP32, FP64):
+        x, y = (z.to(dtype, copy=True).requires_grad_() for z in (points, points.flip(0)))
+        c = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+        results.append(torch.autograd.grad(pairwise_inner(x, y, curv=c).sum(), (x, y, c)))
+    for narrow, wide in zip(*results, strict=True):
+        torch.testing.assert_close(narrow.double(), wide, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e18, 1e25, 1e37])
+def test_straight_distances_of_any_length(size: float) -> None:
+    x = size * torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    x.requires_grad_()
+    result = straight_distances(x, x.detach())
+    assert result.flatten().tolist() == pytest.approx([0.0, 5 * size, 5 * size, 0.0], rel=1e-6)
+    (grad,) = torch.autograd.grad(result.sum(), x)
+    assert grad.flatten().tolist() == pytest.approx([-0.6, -0.8, 0.6, 0.8], rel=1e-6)
+    assert straight_distances(x[:0], x).shape == (0, 2)
