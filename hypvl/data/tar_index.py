@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hypvl.errors import DataError
+from hypvl.io.arrays import read_npy
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
@@ -266,7 +267,7 @@ def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
         header = parse_json(content.readline())
         if header["format"] != _FORMAT or header["identity"] != identity:
             return None
-        arrays = {name: np.load(content, allow_pickle=False) for name in _KINDS}
+        arrays = {name: read_npy(content) for name in _KINDS}
         index = TarIndex(**arrays, extension_names=tuple(header["extensions"]), damage=header["damage"])
     except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None

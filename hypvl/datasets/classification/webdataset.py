@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number, whole_number
 from hypvl.data.storage import FileHandles, open_source
@@ -14,6 +12,7 @@ from hypvl.datasets.catalog.fetching import tar_count
 from hypvl.datasets.files import read_lines, require_folder, text_lines
 from hypvl.datasets.images import LabelledImages, TarMembers
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.arrays import read_npy
 from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
 
@@ -46,7 +45,7 @@ class SampleGroups:
         extension = next((e for e in members.extensions(i) if e.rpartition(".")[2] == "npy"), "npy")
         content = members.read(i, extension)
         try:
-            row = np.load(io.BytesIO(content), allow_pickle=False).reshape(-1)
+            row = read_npy(io.BytesIO(content)).reshape(-1)
             value = float(row[self.column])
         except (ValueError, TypeError, IndexError, EOFError, OSError) as error:
             raise DataError(
