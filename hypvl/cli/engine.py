@@ -38,7 +38,7 @@ def add_engine_arguments(
     group.add_argument(
         "--index",
         type=int,
-        help="slurm-array: number of the share, from 0 (default: from SLURM_ARRAY_TASK_ID)",
+        help="slurm-array: number of the share, from 0 (default: SLURM_ARRAY_TASK_ID)",
     )
     group.add_argument(
         "--count", type=int, help="slurm-array: number of shares (default: SLURM_ARRAY_TASK_COUNT)"
@@ -95,4 +95,6 @@ def report_failed(failed: Sequence[Failed], total: int, *, what: str) -> int:
             f"error: {len(failed)} of {total} {what} failed{more}; the same command tries them again.",
             file=sys.stderr,
         )
+    if not total:
+        show(f"there are no {what} for this task: its share is empty.", file=sys.stderr)
     return 1 if failed else 0

@@ -35,7 +35,8 @@ class Engine:
         name: ``"local"``: processes of this machine. ``"slurm-array"``: the same, for this task's share of the units.
             ``"ray"``: the Ray cluster that this machine belongs to, or a new one of this machine's processors.
         workers: Processes; 0 or 1 works in this one (Ray: in one). None: 0, Ray: one for each processor of the cluster.
-        index: Of the share, from 0; None: from SLURM_ARRAY_TASK_ID.
+        index: Of the share, from 0; None: from SLURM_ARRAY_TASK_ID, counted from the array's first task where ``count``
+            is None, too.
         count: Of all shares; None: SLURM_ARRAY_TASK_COUNT.
         gpus: Ray: share of a GPU that a process needs.
         start_method: How processes of this machine are started.
@@ -61,10 +62,11 @@ class Engine:
         whole_number_or_none("workers", self.workers, least=0)
         if self.name == "slurm-array":
             index, count = self.index, self.count
-            if index is None or count is None:
-                from_slurm = slurm_share(os.environ)
-                index = from_slurm[0] if index is None else index
-                count = from_slurm[1] if count is None else count
+            if index is None and count is None:
+                index, count = slurm_share(os.environ)
+            # with --count alone, tasks of an array that are tried again: --array=3,7 --count 10
+            index = _slurm_number(os.environ, "ID") if index is None else index
+            count = _slurm_number(os.environ, "COUNT") if count is None else count
             whole_number("--count", count, least=1)
             if not 0 <= index < count:
                 raise ConfigError(
@@ -99,16 +101,8 @@ def slurm_share(environment: Mapping[str, str]) -> tuple[int, int]:
         >>> slurm_share({"SLURM_ARRAY_TASK_ID": "12", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_COUNT": "5"})
         (2, 5)
     """
-    values = {}
-    for name, default in (("ID", None), ("COUNT", None), ("MIN", "0"), ("STEP", "1")):
-        text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
-        value = None if text is None else natural_number(text)
-        if value is None:
-            raise ConfigError(
-                f"--engine slurm-array: SLURM_ARRAY_TASK_{name} is {text!r}, expected a number; start the command with "
-                "sbatch --array=0-99, or give --index and --count."
-            )
-        values[name] = value
+    defaults = {"ID": None, "COUNT": None, "MIN": "0", "STEP": "1"}
+    values = {name: _slurm_number(environment, name, default) for name, default in defaults.items()}
     index, rest = divmod(values["ID"] - values["MIN"], max(1, values["STEP"]))
     if rest or not 0 <= index < values["COUNT"]:
         raise ConfigError(
@@ -116,6 +110,18 @@ def slurm_share(environment: Mapping[str, str]) -> tuple[int, int]:
             f"{values['MIN']} on); give --index and --count."
         )
     return index, values["COUNT"]
+
+
+def _slurm_number(environment: Mapping[str, str], name: str, default: str | None = None) -> int:
+    text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
+    value = None if text is None else natural_number(text)
+    if value is None:
+        state = "is not set" if text is None else f"is {text!r}"
+        raise ConfigError(
+            f"--engine slurm-array: SLURM_ARRAY_TASK_{name} {state}; expected a number: start the command with "
+            "sbatch --array=0-99, or give --index and --count."
+        )
+    return value
 
 
 def run_units(

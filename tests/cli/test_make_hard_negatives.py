@@ -84,6 +84,9 @@ def test_a_folder_has_a_file_for_each_caption_file(
     err = capsys.readouterr().err
     assert "none: " in err and "error: 1 of 2 caption files failed; the same command tries them again." in err
     assert len(read(tmp_path / "two" / "more.jsonl")) == 1
+    share = ["--engine", "slurm-array", "--index", "2", "--count", "3"]
+    assert run_main(main, [*tables, "--output-dir", str(tmp_path / "two"), *share]) == 0
+    assert capsys.readouterr().err == "there are no caption files for this task: its share is empty.\n"
 
 
 def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:

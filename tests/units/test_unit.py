@@ -147,11 +147,24 @@ def test_the_share_of_a_slurm_task() -> None:
     assert slurm_share({**base, "SLURM_ARRAY_TASK_STEP": "2"}) == (2, 4)
     for wrong in ({}, {"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "4"}):
         with pytest.raises(
-            ConfigError, match=r"SLURM_ARRAY_TASK_ID is .*, expected a number; start the command"
+            ConfigError, match=r"SLURM_ARRAY_TASK_ID is (not set|'x'); expected a number: start the command"
         ):
             slurm_share(wrong)
     with pytest.raises(ConfigError, match="task 8 of an array with gaps"):
         slurm_share(base)
+
+
+def test_tasks_that_are_tried_again_keep_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ID", "7"), ("COUNT", "2"), ("MIN", "3"), ("STEP", "1")):  # sbatch --array=3,7
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    with pytest.raises(ConfigError, match="an array with gaps"):
+        Engine("slurm-array")
+    assert Engine("slurm-array", count=10).share(range(20)) == [7, 17]
+    assert Engine("slurm-array", index=1).share(range(5)) == [1, 3]
+    monkeypatch.delenv("SLURM_ARRAY_TASK_COUNT")
+    assert Engine("slurm-array", count=10).index == 7
+    with pytest.raises(ConfigError, match="SLURM_ARRAY_TASK_COUNT is not set"):
+        Engine("slurm-array", index=1)
 
 
 @pytest.mark.parametrize(
