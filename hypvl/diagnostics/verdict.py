@@ -154,7 +154,8 @@ def _order(n: Mapping[str, float]) -> Finding | None:
     if "radial_order_auc" not in n:
         return None
     auc, null, quantile = (n[f"radial_order_{name}"] for name in ("auc", "auc_null", "auc_null_quantile"))
-    text = f"texts lie nearer the root than their image in {auc:.0f}% of pairs, {null:.0f}% when shuffled"
+    centre = "root" if "curv" in n or "cone_violation_rate" in n else "centre"  # a sphere has no root
+    text = f"texts lie nearer the {centre} than their image in {auc:.0f}% of pairs, {null:.0f}% when shuffled"
     if quantile >= ORDERED and auc > 50.0:
         return Finding("order", "good", f"Pairs are ordered: {text}.")
     if auc > 75.0:

@@ -81,6 +81,7 @@ def test_what_is_absent_is_not_judged() -> None:
     )
     assert sphere.status == "no curvature"
     assert [finding.part for finding in sphere.findings] == ["order"]
+    assert "texts lie nearer the centre than their image" in sphere.text  # it has no root
     assert interpret({}).findings == ()
 
 

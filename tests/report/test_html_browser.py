@@ -180,6 +180,9 @@ def test_clip_is_a_plain_projection_without_cones(browser: Any, pages: dict[str,
         page = opened.page
         assert "plain projection" in page.locator("#disk figcaption").inner_text()
         assert texts(page, ".answer .badge")[:2] == ["● No curvature", "● No root"]
+        walk = page.locator(".block", has=page.get_by_role("heading", name="Traversals")).inner_text()
+        assert "towards the mean embedding, as the space has no root: the closest" in walk
+        assert "distance from the mean embedding." in walk and "[ROOT]" not in walk
         page.select_option("#disk-text", index=1)
         assert (page.locator(".wedge").count(), page.locator(".edge").count()) == (0, 0)
 

@@ -12,31 +12,33 @@ function stretches(steps) {
   return parts;
 }
 
-function traversalCard(walk, image) {
+// `root`: what the walk ends at, "the root" or what stands for it.
+function traversalCard(walk, image, root) {
   const parts = stretches(walk.steps);
   const most = Math.max(...walk.steps.map((step) => step.radius)) || 1;
   const rows = parts.map((part) => {
     const bar = s("svg", { class: "radius", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
       s("rect", { class: "track", width: 100, height: 10, rx: 2 }),
       s("rect", { class: "bar text", x: (100 * part.near) / most, width: Math.max(1.5, (100 * (part.far - part.near)) / most), height: 10, rx: 2 }));
-    return h("li", { class: part.text === "[ROOT]" ? "root" : null }, h("span", { class: "far" }, part.far.toFixed(2)), bar, h("span", { class: "words" }, part.text));
+    return h("li", { class: part.text === "[ROOT]" ? "root" : null }, h("span", { class: "far" }, part.far.toFixed(2)), bar, h("span", { class: "words" }, part.text === "[ROOT]" ? root : part.text));
   });
   const note = walk.texts && walk.texts.length === 1 && (walk.texts_in_reach === 0
     ? "No text is named: no entailment cone holds a point of the way."
-    : "No text is named: the root is closer than any text all the way.");
+    : `No text is named: ${root} is closer than any text all the way.`);
   return h("article", { class: "card traversal" },
     h("div", { class: "start" }, picture(image, 88), h("p", { class: "caption" }, image.caption || image.key)),
     h("ol", {}, rows), note && h("p", { class: "hint" }, note));
 }
 
 function traversalsView(run) {
-  const own = run.traversals.map((walk) => traversalCard(walk, walk));
-  const fresh = run.model ? run.model.traversals.map((walk) => traversalCard(walk, run.model.images[walk.image])) : [];
-  if (!own.length && !fresh.length) return null;
   const { geometry } = run.model || { geometry: null };
-  const root = geometry && !geometry.root ? "the mean embedding, which stands for a root," : "the root";
+  const rootless = geometry && !geometry.root;
+  const root = rootless ? "the mean embedding" : "the root";
+  const own = run.traversals.map((walk) => traversalCard(walk, walk, root));
+  const fresh = run.model ? run.model.traversals.map((walk) => traversalCard(walk, run.model.images[walk.image], root)) : [];
+  if (!own.length && !fresh.length) return null;
   return h("div", { class: "block" }, h("h3", {}, "Traversals"),
-    h("p", { class: "lead" }, `From an image towards ${root}: the closest text at each step, with its distance from the root. Texts should become more general downwards.`),
+    h("p", { class: "lead" }, `From an image towards ${root}${rootless ? ", as the space has no root" : ""}: the closest text at each step, with its distance from ${root}. Texts should become more general downwards.`),
     h("div", { class: "cards" }, own, fresh));
 }
 
