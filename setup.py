@@ -20,6 +20,12 @@ def version() -> str:
 
 # configs/ is in the wheel as hypvl/recipes/: the same files.
 RECIPES = ["hypvl.recipes", *(f"hypvl.recipes.{name}" for name in find_namespace_packages("configs"))]
+# docs/ is in the wheel as hypvl/docs/, which `hypvl docs` prints, and so is datasets/README.md.
+DOCS = [
+    "hypvl.docs",
+    *(f"hypvl.docs.{name}" for name in find_namespace_packages("docs")),
+    "hypvl.docs.datasets",
+]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -67,10 +73,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE", "THIRD_PARTY.md"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["hypvl", "hypvl.*"]), *RECIPES],
-    package_dir={"hypvl.recipes": "configs"},
+    packages=[*find_packages(include=["hypvl", "hypvl.*"]), *RECIPES, *DOCS],
+    package_dir={"hypvl.recipes": "configs", "hypvl.docs": "docs", "hypvl.docs.datasets": "datasets"},
     package_data={
         "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz", "report/html/templates/*"],
+        **{name: ["*.md"] for name in DOCS},
     },
     entry_points={"console_scripts": ["hypvl = hypvl.cli.registry:run"]},
     install_requires=[

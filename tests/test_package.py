@@ -83,7 +83,9 @@ print(json.dumps({
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the package is built from, so that the checkout stays as it is."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("hypvl", "configs"):
+    (source / "datasets").mkdir()
+    shutil.copy(ROOT / "datasets/README.md", source / "datasets")
+    for name in ("hypvl", "configs", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md"):
         shutil.copy(ROOT / name, source / name)
@@ -141,13 +143,18 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
         for path in (ROOT / "hypvl").rglob("*")
         if path.suffix in {".py", ".json", ".txt", ".gz", ".html", ".css", ".js"} or path.name == "py.typed"
     }
+    docs = {name for name in inside if name.startswith("hypvl/docs/")}
+    assert docs == {
+        "hypvl/docs/datasets/README.md",
+        *(f"hypvl/{page.relative_to(ROOT).as_posix()}" for page in (ROOT / "docs").rglob("*.md")),
+    }
     configs = ROOT / "configs"
     assert recipes == {
         f"hypvl/recipes/{path.relative_to(configs).as_posix()}": path.read_bytes()
         for path in configs.rglob("*.py")
     }
     own = {name for name in inside if not name.split("/")[0].endswith(".dist-info")}
-    assert own - set(recipes) == checkout
+    assert own - set(recipes) - docs == checkout
     assert any(name.endswith("/LICENSE") for name in inside)
     assert "Requires-Python: >=3.11" in metadata
     assert "Requires-Dist: torch<3,>=2.8" in metadata

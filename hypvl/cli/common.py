@@ -34,7 +34,7 @@ _LONGEST_LINE = 4000
 _CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 _OVERRIDES_HELP = (
     "changes to the config: key=value changes, +key=value adds, ++key=value sets either way, ~key deletes"
-    " (docs/configs.md)"
+    " (hypvl docs configs)"
 )
 
 
@@ -174,7 +174,7 @@ class CommandParser(argparse.ArgumentParser):
         which.add_argument(
             "--model", type=_foreign, metavar="NAME",
             help="instead, a model of another library: open_clip:NAME/WEIGHTS, hf:FOLDER_OR_ID, onnx:FILE, "
-            "lavis:FILE, xvlm:FILE (docs/foreign_models.md)",
+            "lavis:FILE, xvlm:FILE (hypvl docs foreign_models)",
         )  # fmt: skip
         self.add_argument(
             "--train-config", type=user_text,

@@ -25,7 +25,7 @@ def add_engine_arguments(
         aliases: Other names of ``--workers``.
         default: What happens without ``--workers``, for its help.
     """
-    group = parser.add_argument_group("who works (docs/many_machines.md)")
+    group = parser.add_argument_group("who works (hypvl docs many_machines)")
     group.add_argument(
         "--engine", choices=("local", "slurm-array", "ray"), default="local",
         help="processes of this machine; this task's share of the shards in a SLURM array; a Ray cluster",

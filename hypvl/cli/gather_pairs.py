@@ -25,7 +25,7 @@ examples:
   hypvl gather-pairs pairs.csv --output-dir datasets/mine --layout folder
 
 The same command continues after an interruption: finished shards are not downloaded again. Several machines may share
-the output folder. docs/data.md says how lists are read and how to train on the result.
+the output folder. hypvl docs data says how lists are read and how to train on the result.
 """
 _LINE_SECONDS = 30.0
 

@@ -36,7 +36,7 @@ examples:
       --output negatives.jsonl
   one file for each shard, on many machines that share the folder:
   hypvl hard-negatives --captions 'cc3m-{0000..0331}.tar' --output-dir negatives --engine slurm-array
-The same command continues an interrupted run. Formats, backends and fields: docs/hard_negatives.md
+The same command continues an interrupted run. Formats, backends and fields: hypvl docs hard_negatives
 """
 TYPES = ("relation", "attribute", "object", "action")
 

@@ -23,8 +23,8 @@ examples:
   in each task of a SLURM array, sbatch --array=0-99:
   hypvl prepare-grit --tarfiles '/data/grit/*.tar' --output-dir /data/boxes --engine slurm-array
 
-The same command continues after an interruption. docs/data.md says how to get the raw shards, docs/many_machines.md how
-many machines work in one folder.
+The same command continues after an interruption. hypvl docs data says how to get the raw shards, hypvl docs
+many_machines how many machines work in one folder.
 """
 _LINE_SECONDS = 30.0
 

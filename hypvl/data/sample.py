@@ -70,7 +70,7 @@ def check_dataset(dataset: object) -> None:
     if missing := missing_members(dataset, PairDataset):
         raise DataError(
             f"dataset: a {type(dataset).__name__} has no {', '.join(missing)}; a dataset for training has "
-            f"{', '.join(missing_members(None, PairDataset))} (hypvl.data.sample.PairDataset, docs/data.md)."
+            f"{', '.join(missing_members(None, PairDataset))} (hypvl.data.sample.PairDataset, hypvl docs data)."
         )
 
 

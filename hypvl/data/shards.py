@@ -291,7 +291,7 @@ def _advice(place: str) -> str:
     """Where shards that are not there come from."""
     if ("datasets", "demo") in itertools.pairwise(Path(place).parts):
         return "make it with hypvl demo-data"
-    return "check dataset.tarfiles, and see datasets/README.md"
+    return "check dataset.tarfiles, and see hypvl docs datasets"
 
 
 def shard_index(source: Source) -> TarIndex:

@@ -63,7 +63,7 @@ def read_text(path: Path, *, encoding: TextEncoding = "utf-8") -> str:
         return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingDataError(
-            f"{path}: is not there; see docs/evaluation.md for the layout of the set."
+            f"{path}: is not there; see hypvl docs evaluation for the layout of the set."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -116,7 +116,7 @@ def open_table(
 ) -> TableText:
     """Open a table; raises MissingDataError when it is not there."""
     if not path.exists():
-        raise MissingDataError(f"{path}: is not there; see docs/evaluation.md for the layout of the set.")
+        raise MissingDataError(f"{path}: is not there; see hypvl docs evaluation for the layout of the set.")
     return TableText(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines)
 
 

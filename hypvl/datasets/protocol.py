@@ -71,7 +71,7 @@ def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
         members = ", ".join(missing_members(None, protocol))
         raise DataError(
             f"{name}: a {type(value).__name__} has no {', '.join(missing)}; a {protocol.__name__} has {members} (see "
-            f"{protocol.__module__}, and docs/extending/add_a_dataset.md for data sets of your own)."
+            f"{protocol.__module__}, and hypvl docs add_a_dataset for data sets of your own)."
         )
     if protocol is ClassificationSet:
         _check_counts(value, name, "images", len(value), "keys", "labels")

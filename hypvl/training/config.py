@@ -220,7 +220,7 @@ class TrainConfig(_Checked):
         teachers = settings.get("teachers")
         if teachers is not None and not isinstance(teachers, Mapping | DictConfig):
             raise ConfigError(
-                f"train.teachers: got {teachers!r}; expected teachers by name, as in docs/training.md."
+                f"train.teachers: got {teachers!r}; expected teachers by name, as in hypvl docs training."
             )
         for name in [name for name in _SECTIONS if name in settings]:
             if settings[name] is None:  # null = all defaults

@@ -101,7 +101,7 @@ def test_expand_shards(files, given, names):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("none/*.tar", r"none/\*\.tar: matches no file; check dataset.tarfiles, and see datasets/README.md"),
+        ("none/*.tar", r"none/\*\.tar: matches no file; check dataset.tarfiles, and see hypvl docs datasets"),
         (
             "datasets/demo/train/*.tar",
             r"\.tar: matches no file; make it with hypvl demo-data",

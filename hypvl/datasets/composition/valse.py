@@ -82,7 +82,7 @@ def valse(
             choices.append(Choice(image, caption, (foil,), piece))
         if len(choices) == before:
             raise DataError(f"{path}: no entry has min_votes={min_votes} votes; expected the published file.")
-        collector.require(source=path, what="the images of its data set (see docs/evaluation.md)")
+        collector.require(source=path, what="the images of its data set (see hypvl docs evaluation)")
     means = {name: own for name, group in _PHENOMENA.items() if (own := [p for p in group if p in pieces])}
     return Choices(
         collector.images,

@@ -66,7 +66,7 @@ def vl_checklist(
             name, true, false = _entry(entry, where)
             image = collector.add(folder / name, key=f"{folder.name}/{name}")
             choices.append(Choice(image, true, (false,), kind))
-        collector.require(source=annotations, what="the images of its source (see docs/evaluation.md)")
+        collector.require(source=annotations, what="the images of its source (see hypvl docs evaluation)")
     groups = {kind.split("/")[0]: None for kind in kinds} | {kind.rpartition("/")[0]: None for kind in kinds}
     means = {f"accuracy_{group}": [kind for kind in kinds if _is_within(kind, group)] for group in groups}
     return Choices(

@@ -49,7 +49,7 @@ def share_gpt4v(
     require_files(
         [path],
         f"it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in {Path(root) / 'data'} "
-        "(docs/evaluation.md)",
+        "(hypvl docs evaluation)",
     )
     selected: list[tuple[Path, str, list[str]]] = []
     for number, entry in enumerate(_first(path, entries)):

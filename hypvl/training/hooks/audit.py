@@ -18,7 +18,7 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 PREFIX = "audit/"
 _TRY = (
     "try a curvature that is not learned (model.geometry.learn_curv=false), a narrower range of it "
-    "(model.geometry.curv_range) or the terms of the objective argent; docs/faq.md shows runs"
+    "(model.geometry.curv_range) or the terms of the objective argent; hypvl docs faq shows runs"
 )
 
 
