@@ -32,7 +32,7 @@ SHORT_NAMES = {
 #: Purposes and their commands, in the order of ``hypvl --help``; commands that stand nowhere here come last.
 GROUPS = {
     "start": ("demo", "doctor", "recipes", "new", "docs", "completion"),
-    "train": ("train", "cache-teacher", "diff"),
+    "train": ("train", "cache-teacher", "diff", "chaos"),
     "evaluate": ("evaluate", "summarize", "fit-standardization", "elevater-submission"),
     "look at a model": ("report", "audit", "traverse", "interpolate", "rank-by-root", "radius-histograms"),
     "use a model elsewhere": ("extract", "export", "export-index", "convert"),
