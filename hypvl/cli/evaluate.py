@@ -22,7 +22,7 @@ from hypvl.cli.common import (
 from hypvl.cli.suites import check_encoding, evaluation_names, measure_entry
 from hypvl.errors import ConfigError
 from hypvl.io.files import file_digest
-from hypvl.io.redact import redacted
+from hypvl.io.redact import redact_command, redacted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -264,7 +264,7 @@ def _provenance(
         "packages": package_versions(),
         "device": device,
         "device_name": device_name(),
-        "command": redacted(sys.argv),
+        "command": redact_command(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **chosen_model(args, content),
         **({} if args.model else {"checkpoint_sha256": file_digest(args.checkpoint_path, "sha256")}),

@@ -11,7 +11,9 @@ from typing import Any, BinaryIO, TypeVar
 from hypvl.errors import DataError
 
 T = TypeVar("T")
-_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPED = re.compile(
+    r"[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 _BOM = "\xef\xbb\xbf"  # of UTF-8, read as Latin-1
 _BLANKS = " \t\r\n"
 _WINDOW = 1 << 22  # bytes read at a time

@@ -41,5 +41,5 @@ def terminal_bar(label: str, *, unit: Unit = "items", shown: bool = True) -> Ite
     ) as bar:
         task = bar.add_task(printable(label), total=None)
         yield lambda done, total=None, text=None: bar.update(
-            task, completed=done, total=total, description=text
+            task, completed=done, total=total, description=None if text is None else printable(text)
         )

@@ -1,7 +1,7 @@
 """Hides secrets of addresses and texts from outside: passwords, tokens, and control characters."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -26,7 +26,15 @@ _SECRET_SETTING = re.compile(
     r"(?im)^([ \t+-]*['\"]?(?:[\w.]+[._-])?(?:tokens?|secret|passw(?:or)?d|passphrase|credentials?|api[_-]?key|"
     r"access[_-]?key|private[_-]?key)['\"]?(?:[ \t]*:[ \t]+|=))(?!null\b|~).+$"
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Names of keys whose values are hidden wherever they stand, and names of tokens of texts, which are none.
+_SECRET_KEY = re.compile(
+    r"(?i)(?:.*[._-])?(?:tokens?|secret|passw(?:or)?d|passphrase|credentials?|api[_-]?key|access[_-]?key|private[_-]?key)"
+)
+_TEXT_TOKEN = re.compile(r"(?i).*(?:pad|mask|cls|sep|sot|eot|bos|eos|sos|unk|special|additional)[_-]tokens?")
+# Control characters of terminals, marks that turn the direction of writing, and halves of characters.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 def redact_url(url: str) -> str:
@@ -62,8 +70,42 @@ def redact_text(text: str) -> str:
 
 
 def redacted(data: Any) -> Any:
-    """Plain data (strings in lists and mappings) as they may be kept, every string through :func:`redact_text`."""
-    return map_texts(data, redact_text)
+    """Plain data (strings in lists and mappings) as they may be kept, every string through :func:`redact_text`.
+
+    Texts under keys such as ``api_key`` or ``hub_token`` are hidden whole.
+
+    Example:
+        >>> redacted({"api_key": "12ab", "pad_token": "<pad>", "urls": ["https://me:pw@host"]})
+        {'api_key': '***', 'pad_token': '<pad>', 'urls': ['https://***@host']}
+    """
+    if isinstance(data, dict):
+        return {
+            key: _HIDDEN if isinstance(value, str) and value and _is_secret(key) else redacted(value)
+            for key, value in data.items()
+        }
+    if isinstance(data, list | tuple):
+        return [redacted(value) for value in data]
+    return redact_text(data) if isinstance(data, str) else data
+
+
+def redact_command(words: Sequence[str]) -> list[str]:
+    """A command line as it may be kept: also what follows ``--token``, or stands in ``wandb.api_key=...``.
+
+    Example:
+        >>> redact_command(["hypvl", "--hub-token", "abc", "wandb.api_key=12ab", "a=1"])
+        ['hypvl', '--hub-token', '***', 'wandb.api_key=***', 'a=1']
+    """
+    flags = ["", *words]
+    return [
+        _HIDDEN if before.startswith("--") and _is_secret(before.lstrip("-")) else redact_settings(word)
+        for before, word in zip(flags, words, strict=False)
+    ]
+
+
+def _is_secret(key: Any) -> bool:
+    """Whether the value of a key is a secret by its name."""
+    name = str(key)
+    return _SECRET_KEY.fullmatch(name) is not None and _TEXT_TOKEN.fullmatch(name) is None
 
 
 def map_texts(data: Any, change: Callable[[str], Any]) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 import hypvl
 from hypvl import distributed
-from hypvl.io.redact import redacted
+from hypvl.io.redact import redact_command
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "hydra-core", "webdataset", "ftfy", "regex")
 
@@ -26,7 +26,7 @@ def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[st
         "packages": package_versions(),
         "device": device_name(),
         "world_size": distributed.world_size(),
-        "command": redacted(sys.argv),
+        "command": redact_command(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "data_fingerprint": data_fingerprint,

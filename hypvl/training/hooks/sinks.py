@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
-from hypvl.io.redact import clean_log
+from hypvl.io.redact import clean_log, printable
 
 Record = dict[str, float | int]
+_LONGEST = 1000  # characters of a progress line
 _NOT_TERMS = frozenset(
     {
         "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb",
@@ -193,7 +194,7 @@ class ConsoleLine:
             self._progress.start()
 
     def write(self, record: Record) -> None:
-        text = describe(record)
+        text = printable(describe(record), limit=_LONGEST)
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=int(record["iteration"]), text=text)
         else:
