@@ -406,10 +406,8 @@ def test_bad_samples_are_replaced_counted_and_too_many_are_an_error(
     last = json.loads((tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["bad_samples"] >= 1
     listed = [json.loads(line) for line in (tmp_path / "kept" / "bad_samples.jsonl").read_text().splitlines()]
-    assert len(listed) == last["bad_samples"]
-    assert {line["key"].rpartition("/")[2] for line in listed} == {"bad"}
-    reports = re.findall(r"data: (\d+) more bad samples? \(", log)  # each names what is new, once
-    assert sum(map(int, reports)) == len(listed)
+    assert [line["key"].rpartition("/")[2] for line in listed] == ["bad"]  # once, however often it was read
+    assert re.findall(r"data: (\d+) more bad samples? \(", log) == ["1"]
     capsys.readouterr()
     assert train(tmp_path / "stopped", data, "dataset.max_bad_fraction=0.001") == 1
     assert "max_bad_fraction" in capsys.readouterr().err

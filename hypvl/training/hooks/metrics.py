@@ -18,6 +18,7 @@ from hypvl.training.hooks.sinks import JsonLines, Record, Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
+MOST_LISTED = 100_000  # bad samples that are named; more are only counted
 
 
 @dataclass
@@ -33,13 +34,20 @@ class Metrics(Hook):
     sinks: Sequence[Sink] = ()  # where records go
     _: KW_ONLY
     period: int  # steps between records; the last step is always logged
-    #: This rank's count of samples that could not be read; new ones on any rank are reported in a log line.
+    #: This rank's count of samples that could not be read. Each that is new, on any rank, is listed once; a log line
+    #: tells of them when their number has doubled.
     bad: BadSamples = field(default_factory=BadSamples)
     #: This rank's count of samples taken from each source of a mixture since the last record; else empty.
     taken: Counter[str] = field(default_factory=Counter)
-    bad_file: JsonLines | None = None  # lists all of them (``bad_samples.jsonl``); None on other ranks than 0
+    bad_file: JsonLines | None = (
+        None  # where they are listed (``bad_samples.jsonl``); None on other ranks than 0
+    )
 
     _resumed: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    _listed: set[str] = field(default_factory=set, init=False)  # keys in the file
+    _untold: list[tuple[str, str]] = field(
+        default_factory=list, init=False
+    )  # (key, reason) since the last log line
     # Since the last record:
     _first: int = field(default=0, init=False)
     _sums: dict[str, Tensor] = field(default_factory=dict, init=False)  # (sum, number) of the finite values
@@ -49,6 +57,8 @@ class Metrics(Hook):
 
     def before_train(self, trainer: Trainer) -> None:
         self._restart(trainer.iteration)
+        if self.bad_file is not None:
+            self._listed = self.bad_file.texts("key")  # of the run that is resumed
         if self._resumed:
             self._restore(trainer)
 
@@ -95,15 +105,23 @@ class Metrics(Hook):
             self.bad_file.close()
 
     def _report_bad(self, everywhere: BadSamples, iteration: int) -> None:
-        """Log the new ones, and list them in the file."""
+        """List the new ones in the file; tell of them in the log whenever their number has doubled."""
         self.bad.unreported.clear()
-        if not everywhere.unreported:
+        if self.bad_file is None or len(self._listed) >= MOST_LISTED:
             return
-        listed = "" if self.bad_file is None else f"; all in {BAD_SAMPLES_NAME}"
-        logger.warning("data: {}{}", everywhere.report(), listed)
-        if self.bad_file is not None:
-            for key, reason in everywhere.unreported:
+        for key, reason in everywhere.unreported:
+            if key not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add(key)
+                self._untold.append((key, reason))
                 write_to([self.bad_file], {"iteration": iteration, "key": key, "reason": reason})
+        if len(self._listed) >= MOST_LISTED:
+            logger.warning(
+                "data: {:,} different samples are bad; more are counted, but not listed", MOST_LISTED
+            )
+        if self._untold and len(self._listed) >= 2 * (len(self._listed) - len(self._untold)):
+            everywhere.unreported = self._untold
+            logger.warning("data: {}; all in {}", everywhere.report(), BAD_SAMPLES_NAME)
+            self._untold = []
 
     def _log(self, trainer: Trainer, *, lr: float) -> None:
         steps = trainer.iteration - self._first

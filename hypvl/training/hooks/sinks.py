@@ -84,6 +84,11 @@ class JsonLines:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
 
+    def texts(self, name: str) -> set[str]:
+        """What the records in the file say under this name."""
+        records = (parse_json(line) for line in self._path.read_bytes().splitlines())
+        return {record[name] for record in records if isinstance(record.get(name), str)}
+
     def sync(self) -> None:
         """Bring what was written to disk: before a checkpoint, so that no record up to it can be missing."""
         with contextlib.suppress(OSError):  # a pipe, or a file system that cannot
