@@ -156,8 +156,9 @@ def require_images(paths: Iterable[Path], *, source: Path, what: str = "its imag
 
 
 def _folder_setting() -> str:
-    """How the user gives another folder of images: by a flag where the command has one."""
-    return setting("images_root", key="an override")
+    """How the user gives another folder: by flags where the command has them (hypvl.cli.captioned_data)."""
+    flag = setting("images_root", key="an override")
+    return f"--data NAME:FOLDER, or for a table by {flag}" if flag.startswith("--") else flag
 
 
 def read_entries(path: Path, kind: type[list] | type[dict]) -> list[tuple[str, Any]]:

@@ -373,4 +373,4 @@ def test_readers_name_the_flags_of_the_command_that_runs(tmp_path: Path) -> None
     table.write_text('image,caption\na.jpg,"he said "x""\n')
     assert message().endswith("or set --quoting none.")
     table.write_text("image;caption\na.jpg;x\n")
-    assert message().endswith("or give the folder by --images-root.")
+    assert message().endswith("or give the folder by --data NAME:FOLDER, or for a table by --images-root.")
