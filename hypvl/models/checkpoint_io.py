@@ -272,6 +272,11 @@ def _read_torch(path: Path) -> Any:
     if not start:
         raise CheckpointError(f"{path}: is empty; expected a file written by torch.save, copy it again.")
     # the archive that torch.save writes, and the pickle it once wrote
+    if start.lstrip().startswith(b"<"):
+        raise CheckpointError(
+            f"{path}: no checkpoint but a web page, as servers send in place of a file; remove it and download the "
+            "file itself."
+        )
     if not start.startswith((b"PK", b"\x80")):
         raise CheckpointError(
             f"{path}: no checkpoint ({path.stat().st_size} bytes that start with {start!r}); "

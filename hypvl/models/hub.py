@@ -200,6 +200,10 @@ def from_pretrained(
         >>> from_pretrained("https://example.org/meru_vit_l.pth#sha256=...", "meru_vit_l")  # doctest: +SKIP
     """
     text, path = str(source), Path(source)
+    if text in ("", HUB_PREFIX):
+        raise CheckpointError(
+            f"source: got {text!r}; expected a folder, a file, a web address or a hub id owner/name."
+        )
     web = isinstance(source, str) and text.startswith(WEB)
     named = zoo is not None or (text in list_models() and not path.exists())
     on_hub = not (web or named or path.exists())
@@ -383,6 +387,8 @@ def _is_pretrained_folder(path: Path) -> bool:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
+    if hub_id.endswith((".pth", ".pt", ".safetensors")):
+        raise CheckpointError(f"{hub_id}: no such file; expected a checkpoint (.pth, .pt or .safetensors).")
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
         raise CheckpointError(
             f"{hub_id}: no such folder; expected one with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id owner/name."

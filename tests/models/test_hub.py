@@ -223,6 +223,19 @@ def test_incomplete_folders_and_unknown_ids(tmp_path: Path, model: Any) -> None:
         from_pretrained(tmp_path / "empty")
     with pytest.raises(CheckpointError, match=r"no such folder; expected.*owner/name"):
         from_pretrained("no_such_folder")
+    with pytest.raises(CheckpointError, match=r"gone\.pth: no such file; expected a checkpoint"):
+        from_pretrained("gone.pth")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><title>Sign in</title>")
+    with pytest.raises(
+        CheckpointError,
+        match=r"page\.pth: no checkpoint but a web page, .*; remove it and download the file itself",
+    ):
+        from_pretrained(tmp_path / "page.pth")
+    for nothing in ("", "hf-hub:"):
+        with pytest.raises(
+            CheckpointError, match=r"source: got '.*'; expected a folder, a file, a web address"
+        ):
+            from_pretrained(nothing)
     folder = save_pretrained(model, TINY, tmp_path / "m")
     with pytest.raises(CheckpointError, match=r"only the hub has revisions"):
         from_pretrained(folder, revision="main")
