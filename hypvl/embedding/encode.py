@@ -81,6 +81,9 @@ class Encoding:
                 f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction="
                 f"{self.max_bad_fraction:g}; repair the files or raise "
                 f"{setting('max_bad_fraction', key='encoding.max_bad_fraction')}. The first: {bad[0][1]}"
+                if self.max_bad_fraction
+                else f"{label}: at least {len(bad)} of {total} images cannot be read, and each has to be: repair it "
+                f"or leave it out. The first: {bad[0][1]}"
             )
 
 

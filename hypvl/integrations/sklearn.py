@@ -1,6 +1,6 @@
 """Models of hypvl as estimators of scikit-learn: features of images or texts, and zero-shot classification."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -255,7 +255,8 @@ class ZeroShotClassifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The class with the highest score, (N,)."""
-        return self.classes_[self.decision_function(X).argmax(1)]
+        scores = self.decision_function(X)  # first: it says so where the estimator is not fitted
+        return self.classes_[scores.argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Softmax of the model's logits, float32 (N, C): higher where the score is higher, rows add up to 1."""
@@ -307,6 +308,8 @@ def _items(inputs: Any) -> list[Any]:
     """N inputs as a list: of a list, a series, an array (N,) or (N, 1), or a stack of images."""
     if isinstance(inputs, str | bytes):
         raise ValueError(f"X: got one {type(inputs).__name__}; expected a list of inputs.")
+    if inputs is None or isinstance(inputs, Mapping | Set):  # without an order, or without values
+        raise ValueError(f"X: got a {type(inputs).__name__}; expected a list of inputs.")
     if isinstance(inputs, Tensor):
         return list(inputs)
     if hasattr(inputs, "to_numpy"):  # of pandas and polars

@@ -134,7 +134,11 @@ def pixels_of(image: AnyImage) -> Tensor:
         torch.Size([3, 2, 5])
     """
     if isinstance(image, Tensor):
-        if (image.dtype != torch.uint8 and not image.is_floating_point()) or image.shape[:-2] != (3,):
+        if (
+            (image.dtype != torch.uint8 and not image.is_floating_point())
+            or image.shape[:-2] != (3,)
+            or not image.numel()
+        ):
             raise ValueError(
                 f"image: got {image.dtype} {tuple(image.shape)}; expected (3, H, W), uint8 or floats in [0, 1]."
             )
@@ -145,6 +149,7 @@ def pixels_of(image: AnyImage) -> Tensor:
             image.dtype != np.uint8
             or image.ndim not in (2, 3)
             or image.shape[2:] not in ((), (1,), (3,), (4,))
+            or not image.size
         ):
             raise ValueError(
                 f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 1), (H, W, 3) or "

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -158,6 +159,14 @@ def test_wrong_settings_and_inputs_are_named(model: DualEncoder, images: list[Pa
     for inputs, error, message in (
         ([], ValueError, "X: got no images"),
         ("a.png", ValueError, "X: got one str; expected a list"),
+        ({images[0]}, ValueError, "X: got a set; expected a list"),
+        (None, ValueError, "X: got a NoneType; expected a list"),
+        ([np.zeros((0, 8, 3), np.uint8)], DataError, r"X\[0\]: image: got an array uint8 \(0, 8, 3\)"),
+        (
+            [tmp_path / "gone.png"],
+            DataError,
+            r"cannot be read, and each has to be: repair it or leave it out",
+        ),
         (np.array([["a", "b"]]), ValueError, r"X: got an array \(1, 2\); expected one input a row"),
         ([tmp_path / "broken.png"], DataError, r"X\[0\] \(.*broken\.png\): cannot decode"),
     ):
@@ -175,6 +184,8 @@ def test_wrong_settings_and_inputs_are_named(model: DualEncoder, images: list[Pa
     ):
         with pytest.raises(ValueError, match=message):
             ImageTextEmbedder(**{"model": model, **setting}).fit()  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(NotFittedError):
+        ZeroShotClassifier(model).predict(images)
     with pytest.raises(ValueError, match=r"class_names: the label 3 is no name; give class_names=\{3: "):
         ZeroShotClassifier(model).fit([3])
     for setting, message in (({"amp": "half"}, "amp: got 'half'"), ({"resize": "pad"}, "resize: got 'pad'")):
