@@ -45,8 +45,10 @@ def serve(address: Path) -> None:
     import hypvl.cli.train
     import hypvl.evaluation.retrieval
     import hypvl.evaluation.zero_shot  # noqa: F401  # what most commands import
+    from tests.docs.named_models import use_named_models
 
     torch.set_num_threads(1)
+    use_named_models()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(address))
         server.listen()

@@ -16,11 +16,16 @@ import torch
 from hypvl.config import LazyConfig, instantiate
 from tests.data import raw_grit
 from tests.data.helpers import jpeg, redcaps, write_tar
+from tests.docs.named_models import make_named_models
 from tests.docs.substitutions import CHECKPOINTS, RUNS, SMALL_DEMO, SMALL_VIT, STEPS
 from tests.evaluation.smoke import make_miniatures
+from tests.integrations.miniature import Miniature
 from tests.negatives.test_convert import ITEM, save
 
 ROOT = Path(__file__).resolve().parents[2]
+LARGE_IMAGES = [
+    "model.visual.image_size=224", "model.visual_head.out_features=512", "model.textual_head.out_features=512",
+]  # fmt: skip
 SMALL = shlex.split(SMALL_DEMO)
 
 
@@ -34,6 +39,9 @@ def make_world(root: Path) -> None:
     _photos(root)
     _captions_of_coco(root)
     _checkpoints(root / "checkpoints")
+    make_named_models(root)
+    Miniature.write(root / "datasets" / "harness")
+    _package_of_the_reader(root)
     _runs(root)
 
 
@@ -95,6 +103,11 @@ def _checkpoints(folder: Path) -> None:
         state = instantiate(config.model).state_dict()
         content = {"format_version": 1, "model": state, "iteration": 0, "config": LazyConfig.to_yaml(config)}
         torch.save(content, folder / f"{name}.pth")
+    # hyper-models gives its own models images of 224 pixels, and takes 512 + 1 numbers
+    config = LazyConfig.load(ROOT / "configs" / "train_meru_demo.py")
+    config = LazyConfig.apply_overrides(config, [*SMALL, *LARGE_IMAGES])
+    content = {"format_version": 1, "model": instantiate(config.model).state_dict(), "iteration": 0}
+    torch.save({**content, "config": LazyConfig.to_yaml(config)}, folder / "meru_224.pth")
 
 
 def _runs(root: Path) -> None:
@@ -122,6 +135,15 @@ def _runs(root: Path) -> None:
         assert done.returncode == 0, done.stderr
     for name in RUNS[1:]:
         shutil.copytree(first, root / "output" / name)
+
+
+def _package_of_the_reader(root: Path) -> None:
+    """``mypackage.losses.MyLoss``, and a config that names it."""
+    package = _made(root / "mypackage")
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text("class MyLoss:\n    pass\n", encoding="utf-8")
+    config = {"loss": {"_target_": "mypackage.losses.MyLoss"}}
+    (_made(root / "output" / "mine") / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _made(folder: Path) -> Path:

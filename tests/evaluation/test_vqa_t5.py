@@ -41,18 +41,24 @@ def save_tokenizer(folder: Path, *, gaps: bool = True) -> int:
     return len(fast)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    transformers = pytest.importorskip("transformers")
-    place = tmp_path_factory.mktemp("t5")
-    size = save_tokenizer(place)
+def save_t5(folder: Path) -> Path:
+    """The model with its tokenizer in a folder that is there."""
+    import transformers
+
+    size = save_tokenizer(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = transformers.T5Config(
             vocab_size=size, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
         )
-        transformers.T5ForConditionalGeneration(config).save_pretrained(str(place))
-    return place
+        transformers.T5ForConditionalGeneration(config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    return save_t5(tmp_path_factory.mktemp("t5"))
 
 
 def test_log_probabilities_are_those_of_the_library(folder: Path) -> None:
