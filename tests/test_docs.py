@@ -19,6 +19,7 @@ from tests.test_configs import config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "SECURITY.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "datasets/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),

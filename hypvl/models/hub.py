@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from hypvl.checks import closest, one_of
 from hypvl.config import LazyConfig, instantiate
-from hypvl.config.plain import Plain, to_plain, walk
+from hypvl.config.plain import Plain, one_line, to_plain, walk
 from hypvl.config.reader import stored_data
 from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
@@ -155,8 +156,12 @@ def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> Dua
     Raises:
         ConfigError: It cannot be built, or is not a dual encoder.
     """
+    try:
+        definition = config.model
+    except OmegaConfBaseException as error:  # a reference that leads nowhere
+        raise ConfigError(f"{source}: `model` cannot be resolved: {one_line(error)}") from error
     with without_pretrained_weights() if weights_follow else contextlib.nullcontext():
-        built = instantiate(config.model)
+        built = instantiate(definition)
     if not isinstance(built, DualEncoder):
         raise ConfigError(
             f"{source}: `model` builds a {type(built).__name__}; expected a DualEncoder "

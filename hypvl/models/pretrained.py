@@ -32,7 +32,7 @@ class Pretrained:
     """An entry of a zoo."""
 
     name: str
-    recipe: str  # the model: a name of ``hypvl.list_models()``, or the path of a config
+    recipe: str  # the model: a name of ``hypvl.list_models()``, or the path of a config that is data
     url: str | None  # of the file; None = not known
     sha256: str | None  # of the file, hex; None = not known
     licence: str | None  # of the weights; None = not known
@@ -174,4 +174,10 @@ def _entry(name: str, fields: Any, place: str) -> Pretrained:
         texts[key] = value
     if texts["url"] is not None and not texts["url"].startswith(WEB):
         raise ConfigError(f"{place}: {name}.url is {texts['url']!r}; expected http:// or https://.")
-    return Pretrained(name, str(texts.pop("recipe")), **texts)
+    recipe = str(texts.pop("recipe"))
+    if recipe.endswith(".py"):
+        raise ConfigError(
+            f"{place}: {name}.recipe is {recipe!r}, which is code, and a zoo is data; expected a name of "
+            f"hypvl.list_models(), or a config in YAML or JSON."
+        )
+    return Pretrained(name, recipe, **texts)
