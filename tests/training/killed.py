@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from omegaconf import DictConfig
 
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.report.difference import record_differences
+from hypvl.training.config import EvaluateConfig
+from hypvl.training.hooks.evaluation import Suite
 from hypvl.training.loop import Trainer
 from hypvl.training.run import RunOptions, run_training
 from hypvl.training.same_state import state_differences
@@ -33,6 +35,7 @@ def train(
     resume: bool = False,
     killed_after: int | None = None,
     who: Collection[int] | None = None,
+    make_suite: Callable[[EvaluateConfig], Suite] | None = None,
 ) -> None:
     """Train a config into ``folder`` on gloo processes.
 
@@ -42,7 +45,7 @@ def train(
     """
     with tempfile.TemporaryDirectory() as meeting:
         context = mp.start_processes(
-            _train, args=(cfg, folder, meeting, ranks, resume, killed_after, who), nprocs=ranks, join=False,
+            _train, args=(cfg, folder, meeting, ranks, resume, killed_after, who, make_suite), nprocs=ranks, join=False,
             start_method="forkserver",
         )  # fmt: skip
         try:
@@ -67,6 +70,7 @@ def _train(
     resume: bool,
     killed_after: int | None,
     who: Collection[int] | None,
+    make_suite: Callable[[EvaluateConfig], Suite] | None,
 ) -> None:
     torch.set_num_threads(1)
     multiprocessing.set_start_method(
@@ -79,7 +83,7 @@ def _train(
     def noted(self: Trainer, parts: Any) -> Any:
         if dies_here and self.iteration == killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        seen = [self.iteration, resume, rank, [int(row) for part in parts for row in part["index"]]]
+        seen = [self.iteration, resume, rank, [key for part in parts for key in part["key"]]]
         with (folder / f"samples-rank{rank}.jsonl").open("a") as file:
             file.write(json.dumps(seen) + "\n")
         return step(self, parts)
@@ -88,7 +92,7 @@ def _train(
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}/ranks", rank=rank, world_size=ranks)
     try:
-        run_training(cfg, RunOptions(output_dir=folder, resume=resume))
+        run_training(cfg, RunOptions(output_dir=folder, resume=resume, make_suite=make_suite))
     finally:
         logger.remove()
         if ranks > 1:
@@ -109,13 +113,13 @@ def differences(first: Path, second: Path) -> list[str]:
     ]
 
 
-def samples(folder: Path, *, resumed: bool) -> dict[int, list[int]]:
-    """Rows of the global batch of each iteration, before or after the run was resumed."""
+def samples(folder: Path, *, resumed: bool) -> dict[int, list[str]]:
+    """Keys of the global batch of each iteration, before or after the run was resumed."""
     lines = [json.loads(line) for p in folder.glob("samples-rank*") for line in p.read_text().splitlines()]
-    batches: dict[int, list[int]] = {}
-    for iteration, of_resumed, _, rows in sorted(lines):
+    batches: dict[int, list[str]] = {}
+    for iteration, of_resumed, _, keys in sorted(lines):
         if of_resumed == resumed:
-            batches.setdefault(iteration, []).extend(rows)
+            batches.setdefault(iteration, []).extend(keys)
     return batches
 
 

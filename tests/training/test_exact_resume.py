@@ -45,7 +45,8 @@ def killed_and_resumed(
     assert (folder / "last_checkpoint.txt").read_text().strip() == f"checkpoint_{SAVED:08d}.pth"
     assert records(folder)[-1]["iteration"] == KILLED
     cfg.train.num_workers = workers[1]
-    train(cfg, folder, ranks=ranks, resume=True)
+    how.pop("who", None)
+    train(cfg, folder, ranks=ranks, resume=True, **how)
     return folder
 
 
