@@ -79,7 +79,7 @@ setup(
         "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz", "report/html/templates/*"],
         **{name: ["*.md"] for name in DOCS},
     },
-    entry_points={"console_scripts": ["hypvl = hypvl.cli.registry:run"]},
+    entry_points={"console_scripts": ["hypvl = hypvl.__main__:main"]},
     install_requires=[
         "torch>=2.8,<3",
         "torchvision>=0.23",

@@ -3,10 +3,12 @@
 import errno
 import re
 import signal
+import sys
 from collections.abc import Sequence
 
 import pytest
 
+import hypvl.__main__
 from hypvl.cli.common import INTERRUPTED, UNREAD, run_main
 from hypvl.cli.registry import commands
 from hypvl.errors import CheckpointError, ConfigError, DataError, MissingDataError, StoppedError, UserError
@@ -37,6 +39,19 @@ def test_each_error_has_its_exit_code_and_one_line(name: str, capsys: pytest.Cap
     assert run_main(main, []) == code
     printed = capsys.readouterr()
     assert printed.out == "" and len(printed.err.splitlines()) == 1
+
+
+def test_ctrl_c_while_modules_are_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "hypvl.cli.registry")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert hypvl.__main__.main() == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_flags_that_are_wrong_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
