@@ -153,6 +153,7 @@ REPLACED = (
     ),
     Rule(r"--array=0-99", "--array=0-1", "two tasks, which tests/docs/harnesses.py runs"),
     Rule(r"(.* --engine ray.*)$", r"\1 --device cpu", "a cluster without GPUs, which the command starts"),
+    Rule(r"^make (test|lint|format)", r"make -C checkout \1", "a checkout of a few files"),
     # harnesses
     Rule(
         r'--dataset_root "https://huggingface.co/\S+"',
@@ -236,7 +237,8 @@ REPLACED = (
 )
 
 NOT_RUN = (
-    Rule(r"^make (demo|test|install|lint|format)", "", "installs into .venv, or runs the tests themselves"),
+    Rule(r"^make install", "", "downloads every dependency"),
+    Rule(r"^make demo", "", "takes four minutes (its steps are commands of other pages)"),
     Rule(
         r"^python -m venv|^pip install",
         "",

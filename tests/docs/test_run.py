@@ -150,7 +150,7 @@ def test_each_rule_is_used_and_few_commands_are_not_run() -> None:
     skipped = [
         f"{block.place}: {text}" for block, text in pieces if reason_not_to_run(block, text) is not None
     ]
-    assert len(skipped) <= 14 < len(pieces) / 3, "\n".join(skipped)
+    assert len(skipped) <= 10 < len(pieces) / 3, "\n".join(skipped)
 
 
 def test_a_block_that_fails_fails_its_page(tmp_path: Path) -> None:

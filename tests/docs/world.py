@@ -16,6 +16,7 @@ import torch
 from hypvl.config import LazyConfig, instantiate
 from tests.data import raw_grit
 from tests.data.helpers import jpeg, redcaps, write_tar
+from tests.docs.checkout import make_checkout
 from tests.docs.named_models import make_named_models
 from tests.docs.substitutions import CHECKPOINTS, RUNS, SMALL_DEMO, SMALL_VIT, STEPS
 from tests.evaluation.smoke import make_miniatures
@@ -42,6 +43,7 @@ def make_world(root: Path) -> None:
     make_named_models(root)
     Miniature.write(root / "datasets" / "harness")
     _package_of_the_reader(root)
+    make_checkout(root / "checkout")
     _runs(root)
 
 
