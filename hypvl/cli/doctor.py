@@ -1,4 +1,4 @@
-"""Check this installation, data sets, shards and checkpoints, and say what to do about what is wrong."""
+"""Check this installation, data sets, shards, checkpoints and runs, and say what to do about what is wrong."""
 
 import argparse
 import dataclasses
@@ -35,6 +35,7 @@ examples:
   hypvl doctor --config zero_shot_classification roots.eval=/data/eval
   hypvl doctor --config elevater --only dtd,gtsrb --all-images
   hypvl doctor --config zero_shot_classification --download
+  hypvl doctor --run output/meru_vit_b
   hypvl doctor --shards 'datasets/redcaps/*.tar' --checkpoint-path checkpoints/meru_vit_l.pth --json
 """
 
@@ -61,6 +62,10 @@ def build_parser() -> CommandParser:
     )  # fmt: skip
     parser.add_argument("--checkpoint-path", type=user_path, help="checkpoint to read")
     parser.add_argument(
+        "--run", type=user_path, metavar="FOLDER",
+        help="folder of a run: is it alive, how far is it, which checkpoint is good, how to go on",
+    )  # fmt: skip
+    parser.add_argument(
         "--train-config", type=user_text, help="config or name of its model, to put the weights into"
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
@@ -74,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     check_least(args, images=1)
     look_at = None if args.all_images else args.images
     environment = check_environment()
-    asked_for_others = bool(args.shards or args.checkpoint_path)
+    asked_for_others = bool(args.shards or args.checkpoint_path or args.run)
     suites = _suites(args) if args.config or not asked_for_others else {}
     findings: dict[str, list[Finding]] = {source: [] for source in suites}
     # A download shows bars of its own.
@@ -97,6 +102,9 @@ def main(argv: Sequence[str]) -> int:
     broken += [report["place"] for report in shards if report["problems"]]
     if checkpoint is not None and not checkpoint["ok"]:
         broken.append(checkpoint["path"])
+    run = None if args.run is None else _run_status(args.run)
+    if run is not None and run["problem"] is not None:
+        broken.append(run["folder"])
     report = {
         "ok": not broken,
         "broken": broken,
@@ -104,6 +112,7 @@ def main(argv: Sequence[str]) -> int:
         "suites": {source: [dataclasses.asdict(f) for f in result] for source, result in findings.items()},
         "shards": shards,
         "checkpoint": checkpoint,
+        "run": run,
     }
     if args.json:
         show_json(report)
@@ -312,6 +321,14 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
     return report
 
 
+def _run_status(folder: Path) -> dict[str, Any]:
+    from hypvl.training.run_status import run_status
+
+    if not folder.is_dir():
+        raise ConfigError(f"--run: {folder} is no folder; expected that of a training run.")
+    return run_status(folder)
+
+
 def _print(report: dict[str, Any]) -> None:
     from hypvl.report.tables import print_table, rich_table
 
@@ -349,6 +366,15 @@ def _print(report: dict[str, Any]) -> None:
         show(f"{checkpoint['path']}: ok, {checkpoint['parameters']:,} parameters{fits}")
     elif checkpoint is not None:
         show(f"{checkpoint['path']}: {checkpoint['problem']}")
+    run = report["run"]
+    if run is not None:
+        show(
+            f"{run['folder']}: {run['state']}, iteration {run['iteration']} of {run['num_iterations']}",
+            f"  last good checkpoint: {run['checkpoint'] or 'none'}",
+            f"  to go on: {run['resume']}",
+        )
+        if run["problem"] is not None:
+            show(f"  {run['problem']}")
     if report["broken"]:
         show(f"error: {len(report['broken'])} broken: {', '.join(report['broken'])}", file=sys.stderr)
 

@@ -364,7 +364,7 @@ def _hooks(
         Stalls(),
         *_episodes(settings, trainer, loader),
         state.metrics,
-        *_live_audit(settings, folder, sinks, trainer),
+        *_live_audit(settings, folder, sinks, trainer, files),
         *_evaluation(settings, folder, sinks, state, suite),
         SkippedSteps(
             settings.max_skipped_steps,
@@ -390,12 +390,15 @@ def _episodes(settings: TrainConfig, trainer: Trainer, loader: Loader | StreamLo
     return [Episodes(terms, make_loader=from_position, seed=settings.seed)]
 
 
-def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:
-    """The hook of ``train.audit``; none where it is off."""
+def _live_audit(
+    settings: TrainConfig, folder: Path, sinks: list[Sink], trainer: Trainer, files: list[JsonLines]
+) -> list[Hook]:
+    """The hook of ``train.audit``, whose file joins ``files``; none where it is off."""
     audit = settings.audit
     if audit.every == 0:
         return []
     file = [JsonLines(folder / "audit.jsonl", iteration=trainer.iteration)] if distributed.is_main() else []
+    files += file
     curves = [sink for sink in sinks if isinstance(sink, (TensorBoard, Wandb))]
     return [
         LiveAudit(

@@ -167,10 +167,12 @@ def test_wrong_settings_are_refused(audit: dict[str, float], message: str) -> No
 
 def test_it_is_off_unless_asked_for_and_writes_a_file_of_its_own(tmp_path: Path) -> None:
     run = trainer(tiny_learner("meru"), iterations=4)
-    assert _live_audit(TrainConfig.read({"objective": {}}), tmp_path, [], run) == []
+    assert _live_audit(TrainConfig.read({"objective": {}}), tmp_path, [], run, []) == []
     console, own = Memory(), JsonLines(tmp_path / "metrics.jsonl")
     on = TrainConfig.read({"objective": {}, "audit": {"every": 2, "samples": 8, "aperture_factor": 0.7}})
-    run.hooks = _live_audit(on, tmp_path, [console, own], run)
+    files: list[JsonLines] = []
+    run.hooks = _live_audit(on, tmp_path, [console, own], run, files)
+    assert len(files) == 1  # brought to disk before a checkpoint
     run.run()
     own.close()
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]

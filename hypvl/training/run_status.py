@@ -1,0 +1,125 @@
+"""What the folder of a run says about it: alive or not, how far, which checkpoint is good, why it failed."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hypvl.errors import CheckpointError
+from hypvl.io.json_text import parse_json
+from hypvl.training.checkpoint import newest_good
+from hypvl.training.failure import FAILURE_NAME, resume_command
+from hypvl.training.hooks.heartbeat import HEARTBEAT_NAME
+
+_OVER = ("finished", "stopped", "failed")
+_LARGEST = 1 << 20  # bytes of a file that is read
+# Seconds: a heartbeat that is older is no sign of life; a step that takes longer is worth a look.
+_SILENT, _STUCK = 60.0, 600.0
+
+
+def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
+    """Read a run's folder; nothing in it is changed, and a run that is going on is not disturbed.
+
+    Args:
+        folder: Of the run.
+        now: Unix time in seconds; None = the present.
+
+    Returns:
+        ``state`` (that of the heartbeat; "dead" when its process has ended without a word; "unknown" without one),
+        ``iteration``, ``num_iterations``, ``host``, ``age`` (of the heartbeat, in seconds), ``checkpoint`` (the newest
+        that is not damaged), ``error`` (of a run that failed), ``resume`` (the command) and ``problem``: a sentence, or
+        None while all is well.
+    """
+    beat, failure, origin = (
+        _read(folder / name) for name in (HEARTBEAT_NAME, FAILURE_NAME, "provenance.json")
+    )
+    age = _age(beat, time.time() if now is None else now)
+    status: dict[str, Any] = {
+        "folder": str(folder),
+        "state": _state(beat, age),
+        **{name: beat.get(name) for name in ("iteration", "num_iterations", "host")},
+        "age": age,
+        "checkpoint": None,
+        "error": failure.get("error"),
+        "resume": failure.get("resume") or _resume(folder, origin),
+        "problem": None,
+    }
+    damage = None
+    try:
+        good = newest_good(folder)
+        status["checkpoint"] = None if good is None else str(good)
+    except (CheckpointError, OSError) as error:
+        damage = str(error)
+    status["problem"] = damage or _problem(status, beat)
+    return status
+
+
+def _state(beat: Mapping[str, Any], age: float | None) -> str:
+    state = beat.get("state")
+    if not isinstance(state, str) or age is None:
+        return "unknown"
+    if state in _OVER:
+        return state
+    here = beat.get("host") == socket.gethostname() and isinstance(beat.get("pid"), int)
+    return "dead" if age > _SILENT or (here and not _lives(beat["pid"])) else state
+
+
+def _problem(status: Mapping[str, Any], beat: Mapping[str, Any]) -> str | None:
+    folder, state = status["folder"], status["state"]
+    go_on = f"go on with {status['resume']}."
+    where = f"iteration {status['iteration']} of {status['num_iterations']}"
+    if state == "unknown":
+        return (
+            f"{folder}: has no {HEARTBEAT_NAME} that can be read, so it is not known whether a run is alive."
+        )
+    if status["error"] is not None:
+        return f"{folder}: failed at {where}: {status['error']} Mend it, then {go_on}"
+    if state == "failed":
+        return f"{folder}: failed at {where}; its log says why. Mend it, then {go_on}"
+    if state == "dead":
+        return (
+            f"{folder}: no sign of life from {status['host']} for {status['age']:.0f} s, last at {where}: killed "
+            f"(often the memory was full), or the machine went down; {go_on}"
+        )
+    since = beat.get("seconds_since_step")
+    if state not in _OVER and isinstance(since, int | float) and since > _STUCK:
+        return f"{folder}: no step has ended for {since:.0f} s after {where} ({state}); its log says what it waits for."
+    return None
+
+
+def _resume(folder: Path, origin: Mapping[str, Any]) -> str:
+    command = origin.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    return resume_command(folder, argv=words, environ={})
+
+
+def _age(beat: Mapping[str, Any], now: float) -> float | None:
+    try:
+        return max(0.0, now - datetime.fromisoformat(str(beat.get("time"))).timestamp())
+    except ValueError:
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    with contextlib.suppress(OSError):  # dead, but not buried (Linux)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is none, or no such file."""
+    try:
+        content = parse_json(path.read_bytes()[:_LARGEST])
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
