@@ -107,6 +107,34 @@ def gather_rows(x: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
 
 
+def pass_on(tensors: Sequence[Tensor], *, rows: int) -> Callable[[], list[Tensor]]:
+    """Send tensors to the next rank and receive those of the rank before, in a ring; every rank calls it.
+
+    All sends and receives are posted together, so that no rank waits for another to begin (gloo, NCCL).
+
+    Args:
+        tensors: Contiguous, (M, ...) each, with the same M; not changed until the result was asked for.
+        rows: M of the rank before. Where it is 0 nothing travels.
+
+    Returns:
+        A function that waits for what was received, (rows, ...) each.
+    """
+    if world_size() == 1:
+        return lambda: list(tensors)
+    to, by = (rank() + 1) % world_size(), (rank() - 1) % world_size()
+    received = [x.new_empty((rows, *x.shape[1:])) for x in tensors]
+    operations = [dist.P2POp(dist.isend, x, to) for x in tensors if len(x)]
+    operations += [dist.P2POp(dist.irecv, x, by) for x in received if rows]
+    requests = dist.batch_isend_irecv(operations) if operations else []
+
+    def wait() -> list[Tensor]:
+        for request in requests:
+            request.wait()
+        return received
+
+    return wait
+
+
 @functools.cache
 def _host_group_of(world: dist.ProcessGroup) -> dist.ProcessGroup | None:
     return host_group()  # one for each default group: a program may end one and begin another

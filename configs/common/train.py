@@ -14,6 +14,9 @@ samples each: for a contrastive loss another objective, with fewer negatives. Se
 `parallel = "fsdp"` shards weights, gradients and moments over the ranks (docs/training.md, "Weights sharded over
 ranks"); with "ddp" every rank holds all of them. The result is the same.
 
+`gather = "ring"`: keys of contrastive losses travel from process to process, so that none holds those of the whole
+batch; "all" gathers them. The same gradients; terms that need all rows at once are refused.
+
 A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
 row end the run with a checkpoint and the samples of the last one.
 
@@ -38,6 +41,7 @@ train = dict(
     grad_clip_norm=None,
     parallel="ddp",
     compile=False,
+    gather="all",
     init_checkpoint=None,
     init_missing=None,
     init_positions="interpolate",

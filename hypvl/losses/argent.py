@@ -125,6 +125,7 @@ class NormRegularization(LossTerm):
     Source: as :func:`adaptive_entailment`.
     """
 
+    rings = True
     uneven = True
 
     def __init__(

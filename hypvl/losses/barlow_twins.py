@@ -69,6 +69,8 @@ class BarlowTwins(Distillation):
     Source: Barlow Twins (arXiv 2103.03230).
     """
 
+    rings = True
+
     def __init__(
         self,
         *,

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, whole_number
+from hypvl.checks import number, one_of, whole_number
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Modality, Scorer
 from hypvl.losses.owners import OwnedRows, check_uneven, owner_entry
+from hypvl.losses.ring import Gather
 from hypvl.losses.views import IMAGE, STUDENT, TEXT, View
 
 _SAMPLES = 64  # of a block whose samples are scored with all keys of the block, to take the diagonal
@@ -49,7 +51,8 @@ class PairContext(OwnedRows):
     It is made of the features of each view on this rank: (B, D) with a row for each of the B samples, or (M, D) where a
     sample has any number of rows (boxes), whose samples the batch names (``box_owner``). M differs between ranks and
     may be 0; B does not. ``teachers`` are the other encoders of the views, by name; ``trunks`` are what the features
-    were projected from, see :meth:`trunk`.
+    were projected from, see :meth:`trunk`. With ``gather="ring"`` the rows of other ranks are never here: they pass by
+    (:mod:`hypvl.losses.ring`).
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class PairContext(OwnedRows):
         model: Model,
         teachers: Mapping[str, Model] | None = None,
         trunks: Mapping[View, Tensor] | None = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__()
+        self.ring = one_of("gather", gather, Gather) == "ring" and distributed.world_size() > 1
         self.batch = batch
         self.model = model
         self._models = {**(teachers if teachers is not None else {}), STUDENT: model}
@@ -204,6 +209,11 @@ class PairContext(OwnedRows):
         if key in self._replaced:
             return self._replaced[key]
         if key not in self._cache:
+            if gathered and self.ring:
+                raise ValueError(
+                    f"view {view}: a term asks for the {kind} of every rank, which train.gather='ring' never holds; "
+                    "set train.gather to 'all'."
+                )
             if gathered:
                 local = self._get(kind, view, False)
                 self._cache[key] = self.gather(local, view)
@@ -292,6 +302,9 @@ class LossTerm(nn.Module, ABC):
     #: Whether views may have any number of rows for each sample (boxes): means over rows are then those of
     #: :meth:`PairContext.mean`, and rows of two views are brought together by :meth:`PairContext.paired`.
     uneven: bool = False
+    #: Whether the term takes no embeddings or features of other ranks but through
+    #: :func:`~hypvl.losses.info_nce.info_nce` or :mod:`hypvl.losses.ring`: only then it works with train.gather="ring".
+    rings: bool = False
     #: Views of images, among ``needs``, of which the term takes all tokens (:meth:`PairContext.trunk`).
     tokens: frozenset[View] = frozenset()
 

@@ -51,6 +51,8 @@ class ClassCrossEntropy(LossTerm):
         ValueError: for labels of another shape or dtype; on a CPU for labels of no class.
     """
 
+    rings = True
+
     def __init__(self, *, view: str | View, labels: str = "labels", label_smoothing: float = 0.0) -> None:
         super().__init__()
         (self.view,) = self.declare(view)

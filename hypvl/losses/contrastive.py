@@ -43,6 +43,7 @@ class Contrastive(LossTerm):
     """
 
     uneven = True
+    rings = True
 
     def __init__(
         self,

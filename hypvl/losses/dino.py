@@ -78,6 +78,8 @@ class DINO(PrototypeDistillation):
         from 0.04 to 0.07 over 30 epochs.
     """
 
+    rings = True
+
     center: Tensor
 
     def __init__(

@@ -59,6 +59,7 @@ class Entailment(LossTerm):
         ValueError: in ``forward``, when the geometry has no cones.
     """
 
+    rings = True
     uneven = True
 
     def __init__(

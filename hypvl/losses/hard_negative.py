@@ -65,6 +65,8 @@ class HardNegativeContrastive(NegativesTerm):
         adds the negatives in both directions.
     """
 
+    rings = True
+
     def __init__(
         self,
         *,

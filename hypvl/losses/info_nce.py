@@ -12,7 +12,8 @@ from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.losses.base import PairContext, View
 from hypvl.losses.owners import Over
-from hypvl.numerics import full_precision
+from hypvl.losses.ring import Part, around, parameters_of
+from hypvl.numerics import full_precision, working_dtype
 from hypvl.ops import row_means
 from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
@@ -145,12 +146,18 @@ def info_nce(
     one_of("same_whole", same_whole, SameWhole)
     one_of("wholes", wholes, Wholes)
     one_of("over", over, Over)
-    queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
     to_wholes = ctx.owner(query) is not None and ctx.owner(key) is None
     if not to_wholes or both_directions:
         ctx.check_same_rows(query, key)
     else:
         ctx.check_wholes(key)
+    if ctx.ring:
+        return _ring_info_nce(
+            ctx, query, key, both_directions=both_directions, extra_keys=extra_keys, valid=valid, labels=labels,
+            row_scale=row_scale, smoothing=smoothing, scale=scale, same_whole=same_whole, wholes=wholes, over=over,
+            implementation=implementation, tile=tile,
+        )  # fmt: skip
+    queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
     if to_wholes and wholes == "per_row":
         keys = keys[ctx.owners(query, gathered=True)]
     if extra_keys is not None:
@@ -197,6 +204,126 @@ def info_nce(
         )  # fmt: skip
         return torch.cat([torch.stack(losses), back])
     return torch.stack(losses)
+
+
+def _ring_info_nce(
+    ctx: PairContext,
+    query: View,
+    key: View,
+    *,
+    both_directions: bool,
+    extra_keys: View | None,
+    valid: Tensor | None,
+    labels: tuple[Tensor, Tensor] | None,
+    row_scale: Tensor | None,
+    smoothing: float,
+    scale: str | None,
+    same_whole: SameWhole,
+    wholes: Wholes,
+    over: Over,
+    implementation: Implementation,
+    tile: Sequence[int] | None,
+) -> Tensor:
+    """:func:`info_nce`, the keys block by block; what is held of all ranks are labels and owners, a number a row."""
+    queries, keys, rank = ctx.embeddings(query), ctx.embeddings(key), distributed.rank()
+    to_wholes = ctx.owner(query) is not None and ctx.owner(key) is None
+    counts = ctx.rows_of_ranks(query if to_wholes and wholes == "per_row" else key)
+    if to_wholes and wholes == "per_row":
+        keys = keys[ctx.owner(query)]
+    own_targets = ctx.owners(query) if to_wholes and wholes == "once" else ctx.targets(query)
+    at = own_targets - sum(counts[:rank])  # the positive is one of this rank's keys
+    further = [0] * len(counts) if extra_keys is None else ctx.rows_of_ranks(extra_keys)
+    if extra_keys is not None:
+        keys = torch.cat([keys, ctx.embeddings(extra_keys)])
+    masked = same_whole == "masked" and ctx.owner(query) is not None and not (to_wholes and wholes == "once")
+    owners = ctx.owners(query, gathered=True).split(counts) if masked else None
+    own_wholes = ctx.owners(query)
+    columns_of = None if labels is None else labels[1].split(counts)
+    counted = None if valid is None else valid.split(further)
+    total = sum(counts) + sum(further)
+
+    how = {"query": query, "key": key, "scale": scale}
+    tiled = is_tiled(implementation, ctx.count(query) * total // len(counts) ** 2)
+    probe = tiled_logits(ctx, queries[:1], keys[:1], **how) if tiled else None  # type: ignore[arg-type]
+    if implementation == "tiled" and probe is None:
+        warn_dense(f"{type(ctx.model.scorer).__name__} in {type(ctx.model.geometry).__name__}")
+    tiled = probe is not None and not masked and valid is None
+    shared = both_directions and probe is not None and probe.symmetric and tiled
+    smooth, size = smoothing > 0, None if tile is None else (tile[0], tile[1])
+    dtype = working_dtype(queries.device) if tiled else torch.promote_types(queries.dtype, torch.float32)
+
+    def block(own: Sequence[Tensor], visiting: Sequence[Tensor], source: int) -> Part:
+        (q, *factor), k = own, visiting[0]
+        same = None if labels is None or columns_of is None else (labels[0], columns_of[source])
+        here = source == rank
+        if not tiled:
+            z = ctx.score(q, k, **how).to(dtype)  # type: ignore[arg-type]
+            z = z * factor[0][:, None] if factor else z
+            left_out = z.new_zeros(z.shape, dtype=torch.bool)
+            if counted is not None:
+                left_out[:, counts[source] :] = ~counted[source]
+            if owners is not None:
+                every = F.pad(owners[source], (0, further[source]), value=-1)
+                left_out = left_out | (
+                    _other_rows(own_wholes, every, at) if here else own_wholes[:, None] == every
+                )
+            lse = z.masked_fill(left_out, -torch.inf).logsumexp(1)
+            positive = z.new_zeros(len(z))
+            if same is not None:
+                positive = torch.where(same[0][:, None] == same[1], z, 0.0).sum(1)
+            elif here:
+                positive = z.gather(1, at[:, None])[:, 0]
+            plain = (torch.where(left_out, 0.0, z).sum(1),) if smooth else ()
+            return Part(lse, (positive, *plain))
+        scores = tiled_logits(ctx, q, k, **how)  # type: ignore[arg-type]
+        assert scores is not None
+        scores = scores.scaled(factor[0][:, None]) if factor else scores
+        stats = log_sum_exps(
+            scores, at if here else torch.zeros_like(at), labels=same, columns=shared, sums=smooth, tile=size
+        )
+        positive = stats.targets if here or same is not None else torch.zeros_like(stats.targets)
+        sums = (positive, stats.row_sums) if smooth else (positive,)
+        if not shared:
+            return Part(stats.rows, sums)
+        of_columns = (*((stats.column_sums,) if smooth else ()), *((stats.column_targets,) if same else ()))
+        return Part(stats.rows, sums, stats.columns, of_columns)
+
+    zeros, column = queries.new_zeros(len(queries), dtype=dtype), queries.new_zeros(len(keys), dtype=dtype)
+    shapes = Part(
+        zeros - torch.inf, (zeros,) * (1 + smooth), column - torch.inf if shared else None,
+        (column,) * (shared * (smooth + (labels is not None))),
+    )  # fmt: skip
+    made = around(
+        block, [queries] if row_scale is None else [queries, row_scale], [keys],
+        counts=[a + b for a, b in zip(counts, further, strict=True)],
+        parameters=parameters_of(ctx.model.geometry, ctx.model.scorer), shapes=shapes,
+    )  # fmt: skip
+    assert made.lse is not None
+    positives = None if labels is None else _count_of(labels[0], labels[1])
+    positive = made.sums[0] if positives is None else made.sums[0] / positives
+    held: int | Tensor = total
+    if owners is not None:
+        held = total - (_count_of(own_wholes, torch.cat(owners)) - 1)
+    mean = made.sums[1] / held if smooth else 0.0
+    losses = [ctx.mean(_loss(made.lse, positive, mean, smoothing), query, over=over)]
+    if shared and made.columns is not None:
+        mean = made.column_sums[0][at] / ctx.count(query) if smooth else 0.0
+        positive = positive if positives is None else made.column_sums[-1][at] / positives
+        losses.append(ctx.mean(_loss(made.columns[at], positive, mean, smoothing), query, over=over))
+    result = torch.stack([loss.to(queries.dtype) for loss in losses])
+    if not both_directions or shared:
+        return result
+    back = info_nce(
+        ctx, key, query, labels=labels, smoothing=smoothing, scale=scale, same_whole=same_whole, over=over,
+        implementation=implementation, tile=tile,
+    )  # fmt: skip
+    return torch.cat([result, back])
+
+
+def _count_of(values: Tensor, among: Tensor) -> Tensor:
+    """How often each of some numbers is among others: (B,), (N,) int64 -> (B,)."""
+    ordered = among.sort().values
+    return torch.searchsorted(ordered, values, right=True) - torch.searchsorted(ordered, values)
 
 
 def _owners_of_keys(ctx: PairContext, query: View, count: int) -> Tensor:

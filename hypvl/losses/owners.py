@@ -132,6 +132,12 @@ class OwnedRows(ABC):
             return len(self.features(view)) * distributed.world_size()
         return sum(self._rows_of_ranks(view))
 
+    def rows_of_ranks(self, view: View) -> list[int]:
+        """Rows of a view on each rank."""
+        if self.owner(view) is None:
+            return [len(self.features(view))] * distributed.world_size()
+        return self._rows_of_ranks(view)
+
     @property
     def empty_groups(self) -> set[str]:
         """Entries with owners that are empty on every rank, of those that were asked for their number of rows."""

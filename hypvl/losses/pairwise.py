@@ -6,12 +6,15 @@ A loss writes its formula once, for given matrices; whether those are held is ch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.geometry import kernels, tiles
 from hypvl.losses.base import PairContext, View
 from hypvl.losses.info_nce import Implementation, is_tiled, tiled_logits, warn_dense
+from hypvl.losses.ring import Part, around, parameters_of
 from hypvl.numerics import inner_products
 from hypvl.ops import row_means
 from hypvl.ops.row_means import Combine
@@ -110,3 +113,38 @@ def by_queries(
     if not is_tiled(implementation, len(queries) * len(keys)):
         return function(queries, keys)
     return row_means.by_rows(function, queries, keys)
+
+
+def sum_over_ring(
+    function: Callable[[Pairs, bool], Tensor],
+    ctx: PairContext,
+    query: View,
+    key: View,
+    *,
+    parameters: Sequence[Tensor] = (),
+) -> Tensor:
+    """Sum over ranks of a 0-dim number of the local queries with the keys of one rank, which travel in a ring.
+
+    Args:
+        function: Of the scaled scores with a rank's keys, and whether they are this rank's own.
+        ctx, query, key: As for :func:`logits`.
+        parameters: Of the function itself; gradients flow to them and to the model.
+    """
+    queries, keys, rank = ctx.embeddings(query), ctx.embeddings(key), distributed.rank()
+    zero = queries.new_zeros((), dtype=torch.promote_types(queries.dtype, torch.float32))
+
+    def block(own: Sequence[Tensor], visiting: Sequence[Tensor], source: int) -> Part:
+        (x,), (y,) = own, visiting
+        pairs = Pairs(
+            f"{type(ctx.model.scorer).__name__} in {type(ctx.model.geometry).__name__}",
+            len(x) * len(y),
+            lambda: ctx.score(x, y, query=query, key=key),
+            lambda: tiled_logits(ctx, x, y, query=query, key=key),
+        )
+        return Part(sums=(function(pairs, source == rank).to(zero.dtype),))
+
+    parameters = [*parameters_of(ctx.model.geometry, ctx.model.scorer), *parameters]
+    counts = ctx.rows_of_ranks(key)
+    return around(
+        block, [queries], [keys], counts=counts, parameters=parameters, shapes=Part(sums=(zero,))
+    ).sums[0]

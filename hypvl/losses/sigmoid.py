@@ -1,5 +1,6 @@
 """SigLIP: each pair is classified as matching or not, without a softmax over the batch."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,7 +11,8 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.info_nce import Implementation
-from hypvl.losses.pairwise import logits, mean_over_queries
+from hypvl.losses.pairwise import Pairs, logits, mean_over_queries, sum_over_ring
+from hypvl.losses.ring import parameters_of
 from hypvl.numerics import full_precision
 
 Denominator = Literal["batch", "pairs"]
@@ -63,9 +65,11 @@ class Sigmoid(LossTerm):
         ValueError: for another denominator or implementation; in ``forward``, when neither or both have a bias.
 
     Source: SigLIP (arXiv 2303.15343), section 3.2: scale and bias start at 10 and -10.
-    Differs: keys are gathered at once, where the published code passes them around in chunks; same value.
+    Differs: keys are gathered at once, where the published code passes them around in chunks; same value. With
+        ``train.gather="ring"`` they are passed around here, too.
     """
 
+    rings = True
     no_weight_decay: frozenset[str] = frozenset({"logit_bias"})
     logit_bias: nn.Parameter | None
 
@@ -94,6 +98,11 @@ class Sigmoid(LossTerm):
                 f"sigmoid: {type(scorer).__name__} has {count}; expected one: set either model.scorer.bias_init "
                 "(cosine scorers) or this term's bias_init, e.g. -10."
             )
+        if ctx.ring:
+            total = sum_over_ring(
+                partial(self._of_block, ctx), ctx, self.query, self.key, parameters=parameters_of(self)
+            )
+            return total if self.denominator == "batch" else total / ctx.count(self.key)
         return mean_over_queries(
             self._value,
             logits(ctx, self.query, self.key),
@@ -106,3 +115,21 @@ class Sigmoid(LossTerm):
         for b in bias:
             scores = scores + b.to(scores.dtype)
         return sigmoid_loss(scores, targets, denominator=self.denominator)
+
+    def _of_block(self, ctx: PairContext, pairs: Pairs, here: bool) -> Tensor:
+        """The part of the loss that is about the keys of one rank, over the number of queries."""
+        own = (
+            [torch.arange(len(ctx.embeddings(self.query)), device=ctx.embeddings(self.query).device)]
+            if here
+            else []
+        )
+
+        def value(scores: Tensor, *further: Tensor) -> Tensor:
+            for b in further[len(own) :]:
+                scores = scores + b.to(scores.dtype)
+            if here:
+                return sigmoid_loss(scores, further[0])
+            return -F.logsigmoid(-scores).sum(-1).mean()  # negatives alone
+
+        others = [] if self.logit_bias is None else [self.logit_bias]
+        return mean_over_queries(value, pairs, rows=own, others=others, implementation=self.implementation)

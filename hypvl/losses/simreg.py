@@ -104,6 +104,8 @@ class SimReg(Distillation):
     Source: SimReg (arXiv 2201.05131).
     """
 
+    rings = True
+
     def __init__(
         self,
         *,

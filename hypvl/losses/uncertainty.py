@@ -174,6 +174,7 @@ class GlobalLocalContrastive(LossTerm):
     Differs: the two defaults ``same_image="mask"`` and ``over="gathered"``.
     """
 
+    rings = True
     uneven = True
 
     def __init__(

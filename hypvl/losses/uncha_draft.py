@@ -28,6 +28,8 @@ class DraftContrastive(LossTerm):
         implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
     """
 
+    rings = True
+
     def __init__(
         self,
         pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
@@ -68,6 +70,8 @@ class DraftCalibration(AngledEntailment):
     The published ones, :class:`~hypvl.losses.uncertainty.Calibration` and
     :class:`~hypvl.losses.uncertainty.UncertaintyEntropy`, have halves and other weights.
     """
+
+    rings = False  # it takes the uncertainty of the wholes of every rank
 
     uneven = False
 

@@ -88,6 +88,8 @@ class Align(PairTerm):
     Source: Wang & Isola 2020 (arXiv 2005.10242); with images and texts: I0T (2412.14384), "Unif-Align".
     """
 
+    rings = True
+
     def forward(self, ctx: PairContext) -> Tensor:
         return align_loss(_flat(ctx, self.first), _flat(ctx, self.second))
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.checks import closest, number, one_of, whole_number
 from hypvl.errors import ConfigError
+from hypvl.losses.ring import Gather
 from hypvl.models.positions import Positions
 
 Amp = Literal["auto", "bf16", "fp16", "fp32", False]
@@ -134,6 +135,7 @@ class TrainConfig(_Checked):
     """How a run trains; configs/common/train.py says what the settings mean. ValueErrors start with the key."""
 
     objective: Any  # the config node of the loss terms; it is not checked here
+    gather: Gather = "all"  # how loss terms reach the rows of other processes: all at once, or in a ring
     teachers: Any = None  # config nodes of other encoders, by name; None = there are none
     seed: int = 0  # of weights, data order and dropout, >= 0
     num_iterations: int = 120_000  # length of the run in steps, >= 1
@@ -177,6 +179,7 @@ class TrainConfig(_Checked):
         if self.grad_clip_norm is not None:
             self._check(grad_clip_norm=number("grad_clip_norm", self.grad_clip_norm, above=0))
         one_of("amp", self.amp, Amp)
+        one_of("gather", self.gather, Gather)
         one_of("parallel", self.parallel, Parallel)
         one_of("compile", self.compile, (True, False))
         self._check_sharding()

@@ -234,7 +234,7 @@ def _learner(model: DualEncoder, settings: TrainConfig) -> Learner:
                 f"train.teachers.{name}: builds a {type(teacher).__name__}; expected a teacher, such as EMATeacher."
             )
     try:
-        learner = Learner(model, objective, teachers)
+        learner = Learner(model, objective, teachers, gather=settings.gather)
         objective.check_batch(settings.total_batch_size // settings.naive_accumulate)
         return learner
     except ValueError as error:

@@ -14,6 +14,7 @@ from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.errors import ConfigError
 from hypvl.losses.base import STUDENT, Changed, LossOutput, Model, Objective, PairContext, View
+from hypvl.losses.ring import Gather, check_gather
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
 from hypvl.training.freezing import hold_in_eval_, is_held
@@ -103,15 +104,24 @@ class Learner(nn.Module):
         model: The student.
         objective: Its loss terms.
         teachers: The other encoders that views may name.
+        gather: How loss terms reach the rows of other ranks: all at once, or in a ring (:mod:`hypvl.losses.ring`).
 
     Raises:
-        ValueError: for a teacher named "student", or when a term cannot work with the encoders of its views.
+        ValueError: for a ring with a term that needs all rows at once, a teacher named "student", or when a term cannot
+            work with the encoders of its views.
     """
 
     def __init__(
-        self, model: DualEncoder, objective: Objective, teachers: Mapping[str, Teacher] | None = None
+        self,
+        model: DualEncoder,
+        objective: Objective,
+        teachers: Mapping[str, Teacher] | None = None,
+        *,
+        gather: Gather = "all",
     ) -> None:
         super().__init__()
+        check_gather(dict(objective.terms.items()), gather)
+        self.gather: Gather = gather
         self.model = model
         self.objective = objective
         self.teachers = nn.ModuleDict(teachers if teachers is not None else {})
@@ -234,7 +244,9 @@ class Learner(nn.Module):
                 read = encoder.read_out(trunk) if view in self._tokens else trunk
                 features[view] = encoder.project(read, modality=view.modality)
         teachers: dict[str, Model] = {name: model for name, model in encoders.items() if name != STUDENT}
-        return PairContext(features, batch=batch, model=self.model, teachers=teachers, trunks=trunks)
+        return PairContext(
+            features, batch=batch, model=self.model, teachers=teachers, trunks=trunks, gather=self.gather
+        )
 
     def constrain_(self) -> None:
         """Call ``constrain_()`` of every module that has one (curvature, scales); called before each step."""

@@ -8,6 +8,7 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Cosine, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import PairContext, View
+from hypvl.losses.ring import Gather
 
 
 class GeometryOnly(nn.Module):
@@ -22,10 +23,12 @@ class GeometryOnly(nn.Module):
         return self.geometry.lift(features)
 
 
-def context(model: GeometryOnly, views: dict[View, Tensor], **batch: object) -> PairContext:
+def context(
+    model: GeometryOnly, views: dict[View, Tensor], *, gather: Gather = "all", **batch: object
+) -> PairContext:
     """The features are also what stands before the heads."""
     teachers = getattr(model, "teachers", None)
-    return PairContext(views, batch=batch, model=model, teachers=teachers, trunks=views)
+    return PairContext(views, batch=batch, model=model, teachers=teachers, trunks=views, gather=gather)
 
 
 def random_features(rows: int, dim: int = 4, *, seed: int = 0, scale: float = 0.7) -> Tensor:
