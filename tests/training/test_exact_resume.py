@@ -89,6 +89,17 @@ def test_one_rank_of_two_dies(dead: int, shard: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_that_dies_before_its_first_checkpoint_begins_anew(shard: Path, tmp_path: Path) -> None:
+    cfg = recipe("meru", shard, tmp_path)
+    train(cfg, tmp_path / "whole")
+    for killed_after in (0, SAVED - 1):  # in its first step, and with a record already written
+        again = tmp_path / f"again_{killed_after}"
+        train(cfg, again, killed_after=killed_after)
+        train(cfg, again, resume=True)
+        assert differences(tmp_path / "whole", again) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [1, 2])
 @pytest.mark.parametrize("name", ["clip", "meru", "hycoclip"])
 def test_another_number_of_ranks_sees_the_same_samples(

@@ -2,13 +2,19 @@
 
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.multiprocessing as mp
 from loguru import logger
 
+from hypvl import distributed
 from hypvl.errors import DataError
+from hypvl.models.dual_encoder import DualEncoder
+from hypvl.training.config import EvaluateConfig
 from hypvl.training.failure import FAILURE_NAME, failure_summary, resume_command
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.run import RunOptions, run_training
@@ -62,6 +68,32 @@ def test_the_rank_that_is_left_says_where_it_was(cfg: Any, tmp_path: Path) -> No
     content = json.loads((tmp_path / "run" / FAILURE_NAME).read_text())
     assert (content["iteration"], content["rank"], content["world_size"]) == (3, 0, 2)
     assert content["last_good_checkpoint"].endswith("checkpoint_00000002.pth")
+
+
+@dataclass
+class FailsOnRank1:
+    """An evaluation that ends one rank alone."""
+
+    settings: EvaluateConfig
+    names = ("broken",)
+
+    def measure(self, name: str, model: DualEncoder) -> Mapping[str, Any]:
+        if distributed.rank() == 1:
+            raise DataError("rank 1 has no disk.")
+        return {"status": "ok", "metrics": {}}
+
+
+@pytest.mark.slow
+def test_the_rank_that_failed_first_says_why(
+    cfg: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cfg.train.evaluate.update(every=3, config="eval_demo")
+    with pytest.raises(mp.ProcessRaisedException):
+        train(cfg, tmp_path / "run", ranks=2, make_suite=FailsOnRank1)
+    content = json.loads((tmp_path / "run" / FAILURE_NAME).read_text())
+    assert (content["error"], content["rank"]) == ("DataError: rank 1 has no disk.", 1)
+    assert capfd.readouterr().err.count("the run failed: ") == 1
+    assert (tmp_path / "run" / "log-rank1.txt").read_text().count("the run failed: ") == 1
 
 
 def test_nothing_from_a_message_reaches_the_screen_raw() -> None:
