@@ -257,6 +257,7 @@ def _provenance(
 
     from hypvl.cli.loading import chosen_model
     from hypvl.config import LazyConfig
+    from hypvl.models.checkpoint_io import checkpoint_digest
     from hypvl.training.provenance import code_version, device_name, package_versions
 
     return {
@@ -267,7 +268,7 @@ def _provenance(
         "command": redact_command(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **chosen_model(args, content),
-        **({} if args.model else {"checkpoint_sha256": file_digest(args.checkpoint_path, "sha256")}),
+        **({} if args.model else {"checkpoint_sha256": checkpoint_digest(args.checkpoint_path)}),
         "train_config": args.train_config,
         "eval_config": str(args.config),
         "standardize": args.standardize,

@@ -12,8 +12,7 @@ from hypvl.checks import number
 from hypvl.cli.loading import config_of, load_trained
 from hypvl.config.plain import to_plain
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.io.files import file_digest
-from hypvl.models.checkpoint_io import checkpoint_file, load_checkpoint
+from hypvl.models.checkpoint_io import checkpoint_digest, checkpoint_file, load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.interpolation import interpolate_weights
 from hypvl.models.weights import load_weights
@@ -78,7 +77,7 @@ class WeightChoice:
         """What results are about, beside the checkpoint; empty for the model itself."""
         chosen: dict[str, Any] = {} if self.name == MODEL else {"weights": self.name}
         if self.initial is not None:
-            chosen |= {"interpolate_from_sha256": file_digest(self.initial, "sha256"), "alpha": self.alpha}
+            chosen |= {"interpolate_from_sha256": checkpoint_digest(self.initial), "alpha": self.alpha}
         return chosen
 
     def provenance(self) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from hypvl.cli.common import user_path
 from hypvl.cli.loading import load_trained, pick_device
 from hypvl.errors import ConfigError
 from hypvl.evaluation.results import settings_digest
-from hypvl.io.files import file_digest
-from hypvl.models.checkpoint_io import checkpoint_file
+from hypvl.models.checkpoint_io import checkpoint_digest, checkpoint_file
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.foreign import LOADERS, load_foreign, slug
 
@@ -50,4 +49,4 @@ def load_model(place: str | Path, train_config: str | None, *, device: str | Non
         )
     model, _ = load_trained(path, train_config, device=chosen)
     name = f"{path.absolute().parent.name or 'model'}-{path.stem}"
-    return LoadedModel(model, name, file_digest(path, "sha256")[:_DIGITS])
+    return LoadedModel(model, name, checkpoint_digest(path)[:_DIGITS])

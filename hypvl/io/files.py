@@ -76,7 +76,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None and error.errno is not None:
             error.filename = str(path)  # a write does not know where it writes to
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -159,7 +159,7 @@ def _close_in_forked_processes() -> None:
     os.register_at_fork(after_in_child=close)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a rename to disk, where the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -11,7 +11,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,10 +22,19 @@ from torch import Tensor
 
 from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
-from hypvl.io.archives import zip_damage
-from hypvl.io.files import read_regular
+from hypvl.io.archives import zip_checksum, zip_damage
+from hypvl.io.files import file_digest, read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
+from hypvl.io.sharded import (
+    REST_NAME,
+    is_sharded_checkpoint,
+    read_stored,
+    read_table,
+    sharded_checksum,
+    sharded_damage,
+    with_stored,
+)
 from hypvl.models.convert import listed
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
@@ -39,7 +48,7 @@ _SCALARS = frozenset({"logit_scale", "logit_bias", "curv", "visual_alpha", "text
 FINAL_NAME = "checkpoint_final.pth"
 BEST_NAME = "checkpoint_best.pth"  # that of train.keep_best; never the last one
 LAST_NAME = "last_checkpoint.txt"
-_PERIODIC = re.compile(r"checkpoint_(\d+)\.pth")
+_PERIODIC = re.compile(r"checkpoint_(\d+)(\.pth)?")  # a file, or the folder of a sharded one
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.
 _UNREADABLE = 1 << 62
 _LONGEST_POINTER = 4096  # bytes
@@ -53,7 +62,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Args:
         path: A ``.pth`` / ``.pt`` file of a published system, of open_clip (``state_dict`` instead of ``model``) or
             of hypvl, a bare state_dict, or a ``.safetensors`` file (the ``config.json`` beside it is read too), or
-            the folder of a hypvl run: its final or last checkpoint.
+            the folder of a hypvl run: its final or last checkpoint. One that was written in shards is a folder, too.
 
     Returns:
         The dict in the file; ``model`` is its state_dict, with the names the file has. Published files also
@@ -70,10 +79,40 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ...     load_checkpoint(f"{folder}/weights.pth")["model"]["a"]
         tensor([1., 1.])
     """
+    return cast(dict[str, Any], read_stored(open_checkpoint(path)))
+
+
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
+    """As :func:`load_checkpoint`; of a sharded one the weights of the model are read, and nothing else that is sharded.
+
+    A :class:`~hypvl.io.sharded.Stored` stands where such a tensor belongs, in teachers and the optimizer.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
     path = checkpoint_file(path)
+    if path.is_dir():
+        return _open_sharded(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pth or .safetensors).")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return _checked(path, _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path))
+
+
+def _open_sharded(folder: Path) -> dict[str, Any]:
+    try:
+        damage = sharded_damage(folder)
+    except OSError as error:
+        damage = f"cannot be read: {error.strerror or error}"
+    if damage is not None:
+        raise CheckpointError(f"{folder}: damaged ({damage}); take another checkpoint, or copy it again.")
+    content = with_stored(_read_torch(folder / REST_NAME), folder, read_table(folder))
+    if isinstance(content, dict):
+        content["model"] = read_stored(content.get("model"))
+    return _checked(folder, content)
+
+
+def _checked(path: Path, content: Any) -> dict[str, Any]:
+    """The content of a checkpoint with its weights under \"model\"; CheckpointError where it has none."""
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}; expected a dict with the key `model`."
@@ -121,6 +160,21 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
     return weights
 
 
+def checkpoint_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint of a run, a file or a folder; None for a whole one. Raises OSError."""
+    return sharded_damage(path) if path.is_dir() else zip_damage(path)
+
+
+def checkpoint_checksum(path: Path) -> str:
+    """A SHA-256 that tells checkpoints of runs apart, files and folders. Raises OSError."""
+    return sharded_checksum(path) if path.is_dir() else zip_checksum(path)
+
+
+def checkpoint_digest(path: Path) -> str:
+    """SHA-256 of a file of weights; of a sharded checkpoint that of its table of contents. Raises OSError."""
+    return sharded_checksum(path) if path.is_dir() else file_digest(path, "sha256")
+
+
 def teacher_weights(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The weights of a teacher in a checkpoint: an average of the model's (EMA), or another frozen model.
 
@@ -133,7 +187,7 @@ def teacher_weights(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """
     teachers = content.get("teachers")
     held = teachers if isinstance(teachers, Mapping) else {}
-    state = weights_in(held.get(name)) or {}
+    state = weights_in(read_stored(held.get(name))) or {}
     prefix = "encoder."
     weights = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     if not weights:
@@ -156,7 +210,7 @@ def checkpoints(folder: Path) -> list[Path]:
     dated = []
     for path in folder.iterdir():
         iteration = _final_iteration(path) if path.name == FINAL_NAME else periodic_iteration(path)
-        if iteration is not None and path.is_file():
+        if iteration is not None and (path.is_file() if path.suffix else path.is_dir()):
             dated.append((iteration, path.name == FINAL_NAME, path))
     return [path for *_, path in sorted(dated, reverse=True)]
 
@@ -203,7 +257,7 @@ def _named(pointer: Path) -> Path:
     ):
         raise ValueError(f"names {shown}, which is not the name of a file in this folder")
     try:
-        there = path.is_file()
+        there = path.is_file() or (path.is_dir() and periodic_iteration(path) is not None)
     except OSError:  # a name that is too long
         there = False
     if not there:
@@ -212,7 +266,7 @@ def _named(pointer: Path) -> Path:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The path itself, or the last checkpoint of a run's folder.
+    """The path itself, or the last checkpoint of a run's folder. A sharded checkpoint is a folder itself.
 
     That is the one named in ``last_checkpoint.txt``: after the run was extended, ``checkpoint_final.pth`` is older.
 
@@ -220,7 +274,7 @@ def checkpoint_file(path: str | Path) -> Path:
         CheckpointError: for a folder that is not a run, or whose last checkpoint does not exist.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not path.is_dir() or is_sharded_checkpoint(path):
         return path
     last = last_checkpoint(path)
     if last is None:

@@ -23,6 +23,7 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import redact_url
+from hypvl.io.sharded import is_sharded_checkpoint
 from hypvl.io.tensors import write_safetensors
 from hypvl.models import open_clip
 from hypvl.models.builders import Builder, names_of
@@ -228,7 +229,8 @@ def from_pretrained(
         path = download_weights(text, sha256=sha256, cache_dir=cache_dir)
     if path.is_file():
         return _from_file(path, config, source=redact_url(text) if web else text, device=device)
-    if path.is_dir() and not (path / CONFIG_FILE).is_file() and checkpoints(path):
+    of_a_run = path.is_dir() and not (path / CONFIG_FILE).is_file()
+    if of_a_run and (checkpoints(path) or is_sharded_checkpoint(path)):
         return create_model(path, device=device)
     folder = path if path.is_dir() else _download(text.removeprefix(HUB_PREFIX), revision)
     for name in (CONFIG_FILE, WEIGHTS_FILE):

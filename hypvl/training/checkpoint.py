@@ -6,6 +6,7 @@ without a second file that could be lost or be out of date.
 
 import contextlib
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -15,10 +16,16 @@ from loguru import logger
 
 from hypvl.checks import whole_number
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.io.archives import zip_damage
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.tensors import write_torch
-from hypvl.models.checkpoint_io import BEST_NAME, LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
+from hypvl.models.checkpoint_io import (
+    BEST_NAME,
+    LAST_NAME,
+    checkpoint_damage,
+    checkpoints,
+    last_checkpoint,
+    periodic_iteration,
+)
 
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
@@ -46,14 +53,30 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     write_torch(path, dict(state))
+    point_at(path, keep=keep)
+    return path
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, a file or a folder, if it is there. Raises OSError."""
+    if path.is_dir():
+        from hypvl.training.sharded_checkpoint import remove_folder
+
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def point_at(path: Path, *, keep: int | None) -> None:
+    """Name a checkpoint in ``last_checkpoint.txt``, and remove older periodic ones beyond ``keep``. Raises OSError."""
+    folder, name = path.parent, path.name
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
         upto = periodic_iteration(path)
         dated = [(periodic_iteration(file), file) for file in folder.iterdir()]
         periodic = sorted((n, file) for n, file in dated if n is not None and (upto is None or n <= upto))
         for _, old in periodic[:-keep]:
-            old.unlink()
-    return path
+            remove_checkpoint(old)
 
 
 def newest_good(folder: Path) -> Path | None:
@@ -75,7 +98,7 @@ def newest_good(folder: Path) -> Path | None:
     damaged = []
     for path in (last, *older):
         try:
-            damage = zip_damage(path)
+            damage = checkpoint_damage(path)
         except OSError as error:
             damage = f"cannot be read: {error.strerror or error}"
         if damage is None:
@@ -147,7 +170,7 @@ class RunFolder:
         for part in self.folder.iterdir():
             if _PART.fullmatch(part.name):
                 logger.info("removing {}, which an interrupted run left", part)
-                part.unlink()
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
 
     def _check_empty(self) -> None:
         last = last_checkpoint(self.folder)

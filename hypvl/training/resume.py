@@ -10,7 +10,7 @@ from typing import Any
 
 from hypvl import distributed
 from hypvl.errors import CheckpointError
-from hypvl.io.archives import zip_checksum
+from hypvl.models.checkpoint_io import checkpoint_checksum
 from hypvl.training.state import read_state
 
 _SHOWN = 12  # digits of a checksum in a message
@@ -32,7 +32,7 @@ def read_resumed(start: Callable[[], Path | None]) -> dict[str, Any] | None:
     state: dict[str, Any] | None = None
     try:
         state = read_state(path)
-        found = f"iteration {int(state['iteration']):,}, checksum {zip_checksum(path)[:_SHOWN]}"
+        found = f"iteration {int(state['iteration']):,}, checksum {checkpoint_checksum(path)[:_SHOWN]}"
     except CheckpointError as error:
         found = str(error).rstrip(".")
     except OSError as error:  # the network of the folder

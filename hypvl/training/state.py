@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hypvl import distributed
@@ -22,7 +23,8 @@ from hypvl.data.loader import Loader
 from hypvl.data.stream_loader import StreamLoader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.redact import redacted
-from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
+from hypvl.io.sharded import Stored, read_stored
+from hypvl.models.checkpoint_io import FORMAT_VERSION, open_checkpoint
 from hypvl.models.convert import current_name
 from hypvl.models.weights import load_weights
 from hypvl.training.config import TrainConfig
@@ -107,7 +109,7 @@ class TrainState:
             if not teacher.saved:
                 continue
             try:
-                teacher.load_state_dict(state.get("teachers", {})[name])
+                teacher.load_state_dict(read_stored(state.get("teachers", {})[name]))
             except (KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"--resume: the checkpoint does not hold the teacher {name!r} of this config "
@@ -126,7 +128,7 @@ class TrainState:
         optimizer = self.trainer.optimizer
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = {
-            i: {key: as_sharded_like(value, parameter) for key, value in saved["state"][index[name]].items()}
+            i: {key: _moment(value, parameter) for key, value in saved["state"][index[name]].items()}
             for i, (name, parameter) in enumerate(zip(names, parameters, strict=True))
             if index[name] in saved["state"]
         }
@@ -186,12 +188,19 @@ ENTRIES: Mapping[str, _Entry] = {
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read a checkpoint of a training run. Raises CheckpointError for a file that is not one."""
-    state = load_checkpoint(path)
+    state = open_checkpoint(path)
     if missing := {name for name, entry in ENTRIES.items() if entry.needed} - set(state):
         raise CheckpointError(
             f"{path}: has no {', '.join(sorted(missing))}, so training cannot continue from it; {_NEW_RUN}."
         )
     return state
+
+
+def _moment(value: Any, parameter: Tensor) -> Any:
+    """An entry of an optimizer's state for a parameter: of a sharded one the part that this rank holds."""
+    if isinstance(value, Stored):
+        return value.like(parameter)
+    return as_sharded_like(value, parameter)
 
 
 def set_step(scheduler: LRScheduler, step: int) -> None:

@@ -13,7 +13,8 @@ WATCHED = {
     "eval", "exec", "compile", "__import__", "import_module", "find_spec", "run_path", "run_module",
     "torch.load", "np.load", "numpy.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads",
     "joblib.load", "shelve.open", "dill.load", "cloudpickle.load", "torch.jit.load", "torch.package.PackageImporter",
-    "torch.hub.load", "torch.hub.load_state_dict_from_url", "yaml.load", "yaml.load_all", "yaml.full_load",
+    "torch.hub.load", "torch.hub.load_state_dict_from_url", "dcp.load",
+    "yaml.load", "yaml.load_all", "yaml.full_load",
     "yaml.unsafe_load", "yaml.safe_load", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv",
     "subprocess.run", "subprocess.Popen", "subprocess.call", "subprocess.check_call", "subprocess.check_output",
     "subprocess.getoutput", "hydra.utils.instantiate", "hydra.utils.call", "hydra.utils.get_method",
@@ -44,6 +45,10 @@ KNOWN: dict[tuple[str, str], tuple[int, str]] = {
     ("datasets/classification/prompts.py", "runpy.run_path"): (1, "a file of the installed open_clip"),
     ("datasets/classification/torchvision_sets.py", "importlib.util.find_spec"): (1, "a constant"),
     ("datasets/composition/vl_checklist.py", "yaml.safe_load"): (1, "safe"),
+    ("io/sharded.py", "dcp.load"): (
+        1,
+        "its table of contents is ours, the parts are read with weights_only=True",
+    ),
     ("encoders/huggingface_towers.py", "transformers.AutoImageProcessor.from_pretrained"): (
         1,
         "trust_remote_code=False",

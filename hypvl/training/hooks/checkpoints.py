@@ -12,9 +12,9 @@ from loguru import logger
 from hypvl import distributed
 from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
-from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
+from hypvl.training.checkpoint import checkpoint_name, point_at, remove_checkpoint, save_checkpoint
 from hypvl.training.loop import CHECKPOINT, Hook, StepResult, Trainer
-from hypvl.training.parallel import gathered, local
+from hypvl.training.parallel import gathered, holds_shards, local
 
 
 @dataclass
@@ -76,7 +76,8 @@ class Checkpoints(Hook):
         name = checkpoint_name(trainer.iteration)
         if self._saved_at != trainer.iteration:
             self._save(trainer, name, {}, prune=False)
-        return self.folder / name
+        sharded = self.folder / Path(name).stem
+        return sharded if sharded.is_dir() else self.folder / name
 
     def _save_final(self, trainer: Trainer) -> None:
         if self.final_extra is None:
@@ -89,18 +90,23 @@ class Checkpoints(Hook):
             extra = self.final_extra(trainer)
         self._save(trainer, FINAL_NAME, extra, prune=False)
         if distributed.is_main():
-            (self.folder / before).unlink(missing_ok=True)
+            for name in (before, Path(before).stem):
+                remove_checkpoint(self.folder / name)
 
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
         check_weights_finite(trainer)
         with saving(trainer):
-            state = gathered({**self.collect(trainer), **extra})
+            state = {**self.collect(trainer), **extra}
             keep = self.keep if prune else None
-            write_on_main(
-                self.folder / name, lambda: save_checkpoint(self.folder, state, name=name, keep=keep)
-            )
+            if name != FINAL_NAME and holds_shards(state):
+                path = self.folder / Path(name).stem
+                _write_sharded(path, state)
+                write_on_main(path, lambda: point_at(path, keep=keep))
+            else:
+                path, state = self.folder / name, gathered(state)
+                write_on_main(path, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
         if distributed.is_main():
-            logger.info("iteration {}: saved {}", trainer.iteration, self.folder / name)
+            logger.info("iteration {}: saved {}", trainer.iteration, path)
         self._saved_at = trainer.iteration
         self._due = False
 
@@ -113,6 +119,14 @@ def saving(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.between_steps = None
+
+
+def _write_sharded(path: Path, state: dict[str, Any]) -> None:
+    from hypvl.training.sharded_checkpoint import (
+        write_sharded,  # reads torch.distributed.checkpoint, in a second
+    )
+
+    write_sharded(path, state)
 
 
 def write_on_main(path: Path, write: Callable[[], object]) -> None:
