@@ -10,7 +10,9 @@ PROVENANCE = (
     "data_fingerprint",
 )  # fmt: skip
 #: Entries of a line of metrics.jsonl that say how fast the machine was.
-SPEED = frozenset({"samples_per_second", "data_wait", "memory_gb", "eta_seconds", "evaluate/seconds"})
+SPEED = frozenset(
+    {"samples_per_second", "data_wait", "memory_gb", "peak_memory_gb", "eta_seconds", "evaluate/seconds"}
+)
 Verdict = Literal["equal", "within", "beyond", "unknown"]
 
 

@@ -39,6 +39,7 @@ from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_ter
 from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
 from hypvl.training.hooks.health import Stalls
 from hypvl.training.hooks.heartbeat import Heartbeat
+from hypvl.training.hooks.memory import ReleaseMemory
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
 from hypvl.training.hooks.sinks import (
     ConsoleLine,
@@ -363,6 +364,7 @@ def _hooks(
         *([Heartbeat(folder)] if distributed.is_main() else []),
         Stalls(),
         *_episodes(settings, trainer, loader),
+        ReleaseMemory(),  # before the record that says how much there is
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer, files),
         *_evaluation(settings, folder, sinks, state, suite),

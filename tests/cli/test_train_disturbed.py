@@ -59,7 +59,7 @@ def _goes_on_as_if_nothing_had_happened(folder: Path, shards: str, undisturbed: 
     subprocess.run(command(folder, shards, *LONGER, "--resume"), check=True, env=environment(), timeout=300)
     one, two = (torch.load(f / "checkpoint_final.pth", weights_only=True) for f in (undisturbed, folder))
     assert all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
-    timed = {"samples_per_second", "data_wait", "memory_gb", "eta_seconds"}
+    timed = {"samples_per_second", "data_wait", "memory_gb", "peak_memory_gb", "eta_seconds"}
     records = [
         [
             {k: v for k, v in json.loads(line).items() if k not in timed}

@@ -96,7 +96,7 @@ def test_records_average_over_the_period_and_say_speed_and_position() -> None:
     assert first["epoch"] == pytest.approx(16 / 24)
     assert 0 <= first["data_wait"] <= 1
     assert first["samples_per_second"] > 0
-    assert {"lr", "grad_norm", "memory_gb", "eta_seconds", "curv"} <= first.keys()
+    assert {"lr", "grad_norm", "memory_gb", "peak_memory_gb", "eta_seconds", "curv"} <= first.keys()
     assert memory.closed
 
 
@@ -297,7 +297,7 @@ def test_a_record_after_a_resume_is_that_of_the_undisturbed_run() -> None:
     second = trainer(learner, iterations=8, iteration=6, hooks=(metrics,))
     second.optimizer, second.scheduler, second.loader = first.optimizer, first.scheduler, batches(6)
     second.run()
-    timed = {"samples_per_second", "data_wait", "memory_gb", "eta_seconds"}
+    timed = {"samples_per_second", "data_wait", "memory_gb", "peak_memory_gb", "eta_seconds"}
     for a, b in zip(whole.records, parts.records, strict=True):
         assert {k: v for k, v in a.items() if k not in timed} == {
             k: v for k, v in b.items() if k not in timed

@@ -1,7 +1,5 @@
 """Log records: means over the steps since the last one, handed to every sink."""
 
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.data.bad_samples import BadSamples
+from hypvl.training.hooks.memory import memory_gb, peak_memory_gb
 from hypvl.training.hooks.sinks import JsonLines, Record, Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
 
@@ -140,6 +139,7 @@ class Metrics(Hook):
             "samples_per_second": per_second,
             "data_wait": self._data_seconds / elapsed,
             "memory_gb": memory_gb(),
+            "peak_memory_gb": peak_memory_gb(),
             "skipped_steps": int(self._skipped),
             "bad_samples": everywhere.bad,
             "consumed": trainer.consumed,
@@ -189,11 +189,3 @@ class Metrics(Hook):
 def bad_everywhere(bad: BadSamples) -> BadSamples:
     """The count of bad samples over all ranks (a collective)."""
     return bad.merged(distributed.gather_objects(bad.state_dict()))
-
-
-def memory_gb() -> float:
-    """Peak memory: of the GPU where there is one, else of this process, in GB (1e9 bytes)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

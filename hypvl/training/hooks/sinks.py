@@ -23,7 +23,7 @@ Record = dict[str, float | int]
 _LONGEST = 1000  # characters of a progress line
 _NOT_TERMS = frozenset(
     {
-        "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb",
+        "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb", "peak_memory_gb",
         "skipped_steps", "bad_samples", "consumed", "epoch", "eta_seconds",
     }
 )  # fmt: skip

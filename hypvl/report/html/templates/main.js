@@ -4,7 +4,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = [DATA.run, ...DATA.others];
 const MODEL = DATA.run.model;
-const HEALTH = ["samples_per_second", "data_wait", "memory_gb", "skipped_steps", "bad_samples", "grad_norm", "lr"];
+const HEALTH = ["samples_per_second", "data_wait", "memory_gb", "peak_memory_gb", "skipped_steps", "bad_samples", "grad_norm", "lr"];
 
 function answerSection(i, ...figures) {
   const answer = DATA.answers[0][i];
