@@ -233,7 +233,13 @@ def host_group() -> dist.ProcessGroup | None:
     """
     if not is_initialized():
         return None
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    assert dist.group.WORLD is not None
+    own = dist.group.WORLD._get_backend(torch.device("cuda")).options
+    return dist.new_group(
+        backend="gloo", timeout=own._timeout
+    )  # its default is not that of the default group
 
 
 def any_rank(flags: Sequence[bool], *, group: dist.ProcessGroup | None) -> list[bool]:

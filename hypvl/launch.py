@@ -1,6 +1,8 @@
 """The processes of a run: their start, alone, by this program or by torchrun, and what their end means."""
 
 import contextlib
+import dataclasses
+import multiprocessing.connection
 import os
 import pickle
 import signal
@@ -8,8 +10,9 @@ import socket
 import tempfile
 import threading
 import time
+import traceback
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,14 @@ import torch.distributed as dist
 
 from hypvl.distributed import barrier
 from hypvl.errors import ConfigError, StoppedError, UserError
+from hypvl.rank_notes import RankNote, RankNotes, failed_by_another, noting
+from hypvl.units.pool import kill_processes
 
 # Seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL.
 _GRACE = 5.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
+# For all ranks to be there: machines may be given to a job one after the other.
+_START = timedelta(minutes=30)
 
 
 def launch(
@@ -44,6 +52,7 @@ def launch(
         num_machines: Machines that take part; each runs this command with its own ``machine_rank``.
         machine_rank: 0 ... num_machines - 1.
         dist_url: ``tcp://host:port`` of machine 0; found by itself on a single machine.
+        timeout: How long a process waits for the others in a collective.
 
     Returns:
         What ``main`` returns when it runs in this process, else None.
@@ -75,91 +84,245 @@ def launch(
         return main(*args)
     if num_machines > 1 and dist_url is None:
         raise ConfigError("--dist-url: missing; with several machines give tcp://<host of machine 0>:<port>.")
-    if dist_url is None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            dist_url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "error"
-        first_rank = machine_rank * per_machine
-        place = (world, first_rank, dist_url, num_gpus > 0, timeout, report)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _meeting(dist_url, machine_rank, num_machines) as url,
+    ):
+        place = _Place(
+            url=url, first_rank=machine_rank * per_machine, world=world, on_gpu=num_gpus > 0, timeout=timeout,
+            reports=Path(folder),
+        )  # fmt: skip
+        notes = RankNotes(place.store(), rank=None, world=world)
         started: list[int] = []
         try:
-            with _forwarding(started):
+            with _forwarding(started) as forward:
                 context = torch.multiprocessing.spawn(
-                    _worker, args=(main, args, *place), nprocs=per_machine, join=False
+                    _worker, args=(main, args, place), nprocs=per_machine, join=False
                 )
                 started += context.pids()
-                while not context.join(grace_period=_GRACE):
-                    pass
+                forward()
+                try:
+                    _join(context, notes, first_rank=place.first_rank)
+                finally:
+                    kill_processes(context.processes)
         except (
             torch.multiprocessing.ProcessRaisedException,
             torch.multiprocessing.ProcessExitedException,
         ) as error:
-            if report.is_file():  # what a user can act on, said once and without the worker's traceback
-                raise pickle.loads(report.read_bytes()) from None  # written by our own worker
-            if isinstance(error, torch.multiprocessing.ProcessExitedException):
-                raise _ended(error, first_rank=first_rank) from None
-            raise
+            raise _cause(error, notes, place) from None
     return None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the ranks of this machine stand among all."""
+
+    url: str  # of the store, which the launcher of machine 0 keeps: it outlives the ranks
+    first_rank: int
+    world: int
+    on_gpu: bool
+    timeout: timedelta
+    reports: Path  # a folder for the errors of this machine's ranks
+
+    def store(self) -> dist.Store:
+        return _client(self.url)
+
+    def report(self, rank: int) -> Path:
+        return self.reports / f"error-{rank}"
+
+
+def _client(url: str) -> dist.TCPStore:
+    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    try:
+        return dist.TCPStore(host.strip("[]"), int(port), is_master=False, timeout=_START)
+    except dist.DistError as error:
+        raise UserError(
+            f"{url}: the launcher of machine 0 has not answered within {_START.total_seconds():.0f} s; start the "
+            "command on all machines, with the address of the first in --dist-url."
+        ) from error
+
+
 @contextlib.contextmanager
-def _forwarding(processes: Iterable[int]) -> Iterator[None]:
-    """Pass on to the processes what this one is asked, which has nothing to save itself."""
+def _meeting(url: str | None, machine: int, machines: int) -> Iterator[str]:
+    """The address of the store of all ranks, kept here on machine 0 until the other launchers have left."""
+    if machine != 0:
+        assert url is not None
+        store: dist.TCPStore = _client(url)
+    else:
+        host, _, port = (url or "tcp://127.0.0.1:0").removeprefix("tcp://").rpartition(":")
+        try:
+            store = dist.TCPStore(
+                host.strip("[]"), int(port), is_master=True, wait_for_workers=False, timeout=_START
+            )
+        except dist.DistError as error:
+            raise UserError(
+                f"--dist-url: port {port} cannot be listened on ({error}); name another."
+            ) from error
+        url = f"tcp://{host}:{store.port}"
+    try:
+        yield url
+    finally:
+        with contextlib.suppress(dist.DistError):
+            store.set(f"left/{machine}", "")
+            deadline = time.monotonic() + 6 * _GRACE
+            others = [f"left/{other}" for other in range(1, machines)]
+            while machine == 0 and others and not store.check(others) and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+
+def _join(context: torch.multiprocessing.ProcessContext, notes: RankNotes, *, first_rank: int) -> None:
+    """Wait for the ranks of this machine; when any rank ends by an error, on any machine, these end in seconds."""
+    own = range(first_rank, first_rank + len(context.processes))
+    ended_at: float | None = None
+    while True:
+        multiprocessing.connection.wait(list(context.sentinels), timeout=1.0)
+        for rank, process in zip(own, context.processes, strict=True):
+            if process.exitcode not in (None, 0, 1):  # it could not tell so itself
+                assert process.pid is not None
+                text, stopped = _how(process.exitcode)
+                with contextlib.suppress(dist.DistError):  # the store has ended
+                    did = "" if (state := notes.state(rank)) is None else state.text
+                    notes.add_end(
+                        RankNote(rank, socket.gethostname(), process.pid, text, did=did, stopped=stopped)
+                    )
+        if any(process.exitcode is not None for process in context.processes):
+            if context.join(timeout=0.0, grace_period=_GRACE):
+                return
+        elif ended_at is None and notes.first_end() is not None:
+            ended_at = time.monotonic()
+        elif ended_at is not None and time.monotonic() > ended_at + 2 * _GRACE:
+            kill_processes(context.processes)  # stuck: stopped, or on a GPU, which does not see others end
+
+
+def _how(code: int) -> tuple[str, int]:
+    """What an exit code of a process says, and the code for who was asked to stop, else 0."""
+    stopped = {128 + number: number for number in _STOP}
+    if code in stopped:
+        return f"left at once when it was asked to stop ({stopped[code].name})", code
+    if code >= 0:
+        return f"ended with exit code {code}", 0
+    number = -code
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    return f"was ended by {name}", 128 + number if 128 + number in stopped else 0
+
+
+def _cause(error: Exception, notes: RankNotes, place: _Place) -> Exception:
+    """Why the ranks ended, as the exception to raise."""
+    end, reports = notes.first_end(), sorted(place.reports.iterdir())
+    if end is not None and place.report(end.rank).is_file():
+        return _unpickled(place.report(end.rank))  # what a user can act on, without the worker's traceback
+    if end is not None and not (end.stopped and reports):
+        if end.stopped:
+            return StoppedError(f"{end.sentence}; --resume goes on from the last checkpoint.", end.stopped)
+        if end.traceback:
+            return RuntimeError(f"{end.sentence}\n\n{end.traceback}")
+        return UserError(
+            f"{end.sentence}, and the others with it; look for what ended it (SIGKILL: most often the memory was "
+            "full), then go on with --resume."
+        )
+    return (
+        _unpickled(reports[0]) if reports else error
+    )  # one hangs, and others gave up waiting; or all have stopped
+
+
+def _unpickled(report: Path) -> Exception:
+    error = pickle.loads(report.read_bytes())  # written by our own worker
+    assert isinstance(error, Exception)
+    return error
+
+
+@contextlib.contextmanager
+def _forwarding(processes: Sequence[int]) -> Iterator[Callable[[], None]]:
+    """Pass on to the processes what this one is asked, which has nothing to save itself.
+
+    Call what is yielded when the processes are there, for what was asked before.
+    """
+    early: list[int] = []
 
     def forward(number: int, _: object) -> None:
+        if not processes:
+            early.append(number)
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def forward_early() -> None:
+        while early:
+            forward(early.pop(0), None)
+
     catches = threading.current_thread() is threading.main_thread()  # no other one may
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if catches else ()
+    numbers = (*_STOP, signal.SIGUSR1) if catches else ()
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield
+        yield forward_early
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _ended(error: torch.multiprocessing.ProcessExitedException, *, first_rank: int) -> UserError:
-    """What the end of a process means, in a sentence."""
-    rank, code = first_rank + error.error_index, error.exit_code
-    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # asked twice, it has left at once
-        return StoppedError(f"rank {rank} left at once when it was asked to stop a second time.", code)
-    how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with exit code {code}"
-    return UserError(
-        f"rank {rank} (process {error.error_pid}) {how}, and the others with it; look for what ended it (SIGKILL: most "
-        "often the memory was full), then go on with --resume."
-    )
-
-
-def _worker(
-    local: int,
-    main: Callable[..., Any],
-    args: tuple[Any, ...],
-    world: int,
-    first_rank: int,
-    url: str,
-    on_gpu: bool,
-    timeout: timedelta,
-    report: Path,
-) -> None:
-    if on_gpu:
+def _worker(local: int, main: Callable[..., Any], args: tuple[Any, ...], place: _Place) -> None:
+    if place.on_gpu:
         torch.cuda.set_device(local)
-    backend = "nccl" if on_gpu else "gloo"
-    dist.init_process_group(
-        backend, init_method=url, rank=first_rank + local, world_size=world, timeout=timeout
-    )
+    rank = place.first_rank + local
     try:
-        main(*args)
-        barrier()
+        with _group(place.store, rank=rank, world=place.world, on_gpu=place.on_gpu, timeout=place.timeout):
+            main(*args)
+            barrier()
     except UserError as error:
-        temporary = report.with_name(f"error-{first_rank + local}")
-        temporary.write_bytes(pickle.dumps(error))
-        temporary.replace(report)
+        place.report(rank).with_suffix(".part").write_bytes(pickle.dumps(error))
+        place.report(rank).with_suffix(".part").replace(place.report(rank))
         raise
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None  # torch takes it for an end without an error
+
+
+@contextlib.contextmanager
+def _group(
+    store: Callable[[], dist.Store], *, rank: int, world: int, on_gpu: bool, timeout: timedelta
+) -> Iterator[None]:
+    """The process group, in which each rank tells what it does, and why it ends.
+
+    Args:
+        store: Makes a client of the store that the ranks share.
+        rank: Of this process.
+        world: Number of ranks.
+        on_gpu: Whether collectives are of NCCL.
+        timeout: Of collectives.
+
+    Raises:
+        UserError: in place of a collective's error, naming the rank that made it fail.
+    """
+    own = store()
+    own.set(f"here/{rank}", "")
+    own.wait([f"here/{other}" for other in range(world)], _START)  # `timeout` may be shorter
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=dist.PrefixStore("group", own),
+        rank=rank,
+        world_size=world,
+        timeout=timeout,
+    )
+    notes = RankNotes(store(), rank=rank, world=world)
+    try:
+        with noting(notes):
+            yield
+    except UserError as error:
+        stopped = error.exit_code if isinstance(error, StoppedError) else 0
+        notes.tell_end(f"ended: {error}", stopped=stopped)
+        raise
+    except Exception as error:
+        if not failed_by_another(error):
+            notes.tell_end(f"raised {type(error).__name__}: {error}", traceback=traceback.format_exc())
+            raise
+        try:
+            blame = notes.blame()
+        except dist.DistError:
+            blame = "the store of the ranks is gone, with the launcher of machine 0 or the agent that kept it"
+        if blame is None:
+            raise
+        raise UserError(
+            f"rank {rank} ends because a collective failed: {blame}; go on with --resume."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -176,32 +339,37 @@ def _run_under_torchrun(
                 "lower --nproc-per-node or pass --num-gpus 0."
             )
         torch.cuda.set_device(local)
-    backend = "nccl" if on_gpu else "gloo"
-    if (store := agent_store(timeout)) is None:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
+    if (store := agent_store()) is not None:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        own = _of_this_try(store, rank=rank, world=world, timeout=timeout)
-        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=timeout)
+        name = _name_of_this_try(store, rank=rank, world=world)
+
+        def client() -> dist.Store:
+            agent = agent_store()
+            assert agent is not None
+            return dist.PrefixStore(name, agent)
+
+        with _group(client, rank=rank, world=world, on_gpu=on_gpu, timeout=timeout):
+            return main(*args)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     try:
         return main(*args)
     finally:
         dist.destroy_process_group()
 
 
-def agent_store(timeout: timedelta = timedelta(minutes=5)) -> dist.Store | None:
+def agent_store() -> dist.Store | None:
     """The store that torchrun's agent keeps for its ranks, which holds what earlier tries of them wrote; else None.
 
     It ends with the agent. A new client each time.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    store, _, _ = next(dist.rendezvous("env://", timeout=_START))
     return dist.PrefixStore("hypvl", store)
 
 
-def _of_this_try(store: dist.Store, *, rank: int, world: int, timeout: timedelta) -> dist.Store:
-    """The part of the agent's store that only the ranks of this try use: no key of an earlier one is in their way.
+def _name_of_this_try(store: dist.Store, *, rank: int, world: int) -> str:
+    """A prefix in the agent's store that only the ranks of this try use: no key of an earlier one is in their way.
 
     TORCHELASTIC_RESTART_COUNT does not name a try: an agent whose own ranks have not failed restarts them uncounted,
     so that the agents of two machines disagree. Here rank 0 draws a name. Each other rank asks for it with a number
@@ -210,11 +378,11 @@ def _of_this_try(store: dist.Store, *, rank: int, world: int, timeout: timedelta
     own = uuid.uuid4().hex
     if rank != 0:
         store.set(f"asks/{rank}", own)
-        store.wait([f"answer/{own}"], timeout)
+        store.wait([f"answer/{own}"], _START)
         name = store.get(f"answer/{own}").decode()
         store.set(f"heard/{name}/{rank}", "")
-        return dist.PrefixStore(name, store)
-    waiting, deadline = set(range(1, world)), time.monotonic() + timeout.total_seconds()
+        return name
+    waiting, deadline = set(range(1, world)), time.monotonic() + _START.total_seconds()
     while waiting:
         for other in sorted(waiting):
             if store.check([f"heard/{own}/{other}"]):
@@ -224,10 +392,10 @@ def _of_this_try(store: dist.Store, *, rank: int, world: int, timeout: timedelta
         if time.monotonic() > deadline:
             raise UserError(
                 f"torchrun: ranks {', '.join(map(str, sorted(waiting)))} have not come within "
-                f"{timeout.total_seconds():.0f} s; look at the log of their machine."
+                f"{_START.total_seconds():.0f} s; look at the log of their machine."
             )
         time.sleep(0.02)
-    return dist.PrefixStore(own, store)
+    return own
 
 
 def begun_by_this_agent(folder: Path) -> bool:

@@ -20,6 +20,8 @@ batch; "all" gathers them. The same gradients; terms that need all rows at once 
 A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
 row end the run with a checkpoint and the samples of the last one.
 
+A rank that has waited `timeout_s` seconds for the others names the one that is late or stopped, and ends.
+
 `teachers` are other encoders by name (docs/training.md, "Teachers"); None = none.
 
 `audit.every = N` logs every N steps how the embeddings use the geometry (radii, cones, order, gap); 0 = never.
@@ -50,6 +52,7 @@ train = dict(
     keep_checkpoints=5,
     log_period=100,
     max_skipped_steps=50,
+    timeout_s=1800,
     root_samples=65_536,
     audit=dict(every=0, samples=512, aperture_factor=1.0),
     evaluate=dict(every=0, config=None, only=None, overrides=None),

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from hypvl.cli.common import config_parser, load_config, run_main, user_path
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from hypvl.cli.suites import TrainingSuite
     from hypvl.launch import launch
+    from hypvl.training.config import TrainConfig
     from hypvl.training.run import RunOptions, run_training
 
     options = RunOptions(
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
+        timeout=timedelta(seconds=TrainConfig.read(cfg.train).timeout_s),
     )
     return 0
 

@@ -156,6 +156,7 @@ class TrainConfig(_Checked):
     keep_checkpoints: int | None = 5  # periodic checkpoints that are retained, >= 1; None = all
     log_period: int = 100  # steps between log records, >= 1
     max_skipped_steps: int = 50  # steps in a row without a finite loss and gradients that end the run, >= 1
+    timeout_s: float = 1800.0  # seconds for which a rank waits for the others before it ends, > 0
     #: Training samples whose mean embedding is the root where the geometry has none, >= 1.
     root_samples: int = 65_536
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
@@ -174,6 +175,7 @@ class TrainConfig(_Checked):
             seed=whole_number("seed", self.seed, least=0, most=_SEED_MAX),
             **{name: whole_number(name, getattr(self, name), least=value) for name, value in least.items()},
         )
+        self._check(timeout_s=number("timeout_s", self.timeout_s, above=0))
         if self.keep_checkpoints is not None:
             self._check(keep_checkpoints=whole_number("keep_checkpoints", self.keep_checkpoints, least=1))
         if self.grad_clip_norm is not None:

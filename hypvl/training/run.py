@@ -37,7 +37,7 @@ from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
 from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
-from hypvl.training.hooks.health import Stalls
+from hypvl.training.hooks.health import Stalls, TellOthers
 from hypvl.training.hooks.heartbeat import Heartbeat
 from hypvl.training.hooks.memory import ReleaseMemory
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
@@ -363,6 +363,7 @@ def _hooks(
     return [
         *([Heartbeat(folder)] if distributed.is_main() else []),
         Stalls(),
+        TellOthers(),
         *_episodes(settings, trainer, loader),
         ReleaseMemory(),  # before the record that says how much there is
         state.metrics,

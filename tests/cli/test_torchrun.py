@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.test_train import command, environment
+from tests.cli.test_train import ROOT, command, environment
 from tests.data.helpers import redcaps, write_tar
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def agents(
-    folder: Path, shards: str, *more: str, machines: int = 1, restarts: int = 0
+    folder: Path, shards: str, *more: str, machines: int = 1, restarts: int = 0, program: Path | None = None
 ) -> "list[subprocess.Popen[bytes]]":
     """Agents of torchrun with two ranks together, each in a session of its own; they write to ``agent<i>.log``."""
     folder.parent.mkdir(exist_ok=True)
@@ -39,7 +39,8 @@ def agents(
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", str(machines), "--max-restarts", str(restarts),
         "--nproc-per-node", str(2 // machines), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}",
-        "--rdzv-id", folder.name, *command(folder, shards, *STEPS, *more)[1:],
+        "--rdzv-id", folder.name, program if program is not None else ROOT / "scripts/train.py",
+        *command(folder, shards, *STEPS, *more)[2:],
     ]  # fmt: skip
     return [
         subprocess.Popen(
@@ -125,3 +126,41 @@ def test_a_first_start_in_a_used_folder(shards: str, undisturbed: Path) -> None:
     said = (undisturbed.parent / "agent0.log").read_text()
     assert said.count("already holds a run (checkpoint_final.pth); add --resume to continue it") == 4
     assert sorted(undisturbed.iterdir()) == before
+
+
+SLOW = """
+import sys, time
+from hypvl.cli.common import run_main
+from hypvl.cli.train import main
+from hypvl.training.loop import Trainer
+
+step = Trainer._step
+
+def slow(self, parts):
+    time.sleep(4.0)
+    return step(self, parts)
+
+Trainer._step = slow
+sys.exit(run_main(main))
+"""
+
+
+def test_sigterm_loses_nothing_of_slow_steps(shards: str, tmp_path: Path) -> None:
+    """The agent kills its ranks 30 seconds after it passed a signal on."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    folder = tmp_path / "run"
+    agent = agents(folder, shards, "train.log_period=1", program=tmp_path / "slow.py")
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 2:
+        assert agent[0].poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    agent[0].send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    agent[0].wait(timeout=60)
+    assert time.monotonic() - asked < 25
+    records = [json.loads(line)["iteration"] for line in metrics.open()]
+    last = torch.load(folder / (folder / "last_checkpoint.txt").read_text().strip(), weights_only=True)
+    assert last["iteration"] == records[-1]
+    said = (tmp_path / "agent0.log").read_text()
+    assert f"stopped by SIGTERM at iteration {records[-1]} of 120, which is saved in" in said

@@ -44,6 +44,7 @@ WRONG = {
     "ddp.fp16_compression": [None],
     "wandb.mode": ["on", True, None],
     "max_skipped_steps": [0, -1, 2.5, None],
+    "timeout_s": [0, -1, NAN, INF, None],
     "wandb.project": ["", None],
     "wandb.name": [3],
     "grad_cache": [3, [1]],

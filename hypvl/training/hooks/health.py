@@ -1,11 +1,13 @@
 """Watching over a run: a warning is logged when no step ends any more."""
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 
 from loguru import logger
+from torch.distributed import DistError
 
-from hypvl import distributed
+from hypvl import distributed, rank_notes
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 
@@ -42,14 +44,31 @@ class Stalls(Hook):
             logger.log(
                 "WARNING" if trainer.between_steps is None else "INFO",
                 "rank {}: no step has ended for {:.0f} s after iteration {}; it waits for {}",
-                distributed.rank(), waited, trainer.iteration, self._reason(trainer),
+                distributed.rank(), waited, trainer.iteration, waits_for(trainer),
             )  # fmt: skip
 
-    def _reason(self, trainer: Trainer) -> str:
-        if trainer.between_steps is not None:
-            return trainer.between_steps
-        if trainer.signals.interruptible:
-            return "data: slow storage, or a data worker that is stopped"
-        if distributed.world_size() > 1:
-            return "this step, or for another rank: one that waits for data, is stopped or dead"
-        return "this step"
+
+@dataclass
+class TellOthers(Hook):
+    """Lets the other ranks know what this one does, for the message when a collective fails."""
+
+    def before_train(self, trainer: Trainer) -> None:
+        if (notes := rank_notes.current()) is not None:
+            notes.describe = lambda: f"after iteration {trainer.iteration} it waits for {waits_for(trainer)}"
+
+    def close(self, trainer: Trainer) -> None:
+        if (notes := rank_notes.current()) is not None:
+            notes.describe = f"after iteration {trainer.iteration}".__str__
+            with contextlib.suppress(DistError):
+                notes.tell()
+
+
+def waits_for(trainer: Trainer) -> str:
+    """What a rank waits for when no step ends."""
+    if trainer.between_steps is not None:
+        return trainer.between_steps
+    if trainer.signals.interruptible:
+        return "data: slow storage, or a data worker that is stopped"
+    if distributed.world_size() > 1:
+        return "this step, or for another rank: one that waits for data, is stopped or dead"
+    return "this step"
