@@ -188,7 +188,7 @@ def _join(context: torch.multiprocessing.ProcessContext, notes: RankNotes, *, fi
         if any(process.exitcode is not None for process in context.processes):
             if context.join(timeout=0.0, grace_period=_GRACE):
                 return
-        elif ended_at is None and notes.first_end() is not None:
+        elif ended_at is None and (notes.first_end() is not None or notes.gone):
             ended_at = time.monotonic()
         elif ended_at is not None and time.monotonic() > ended_at + 2 * _GRACE:
             kill_processes(context.processes)  # stuck: stopped, or on a GPU, which does not see others end
@@ -208,21 +208,21 @@ def _how(code: int) -> tuple[str, int]:
 
 def _cause(error: Exception, notes: RankNotes, place: _Place) -> Exception:
     """Why the ranks ended, as the exception to raise."""
-    end, reports = notes.first_end(), sorted(place.reports.iterdir())
-    if end is not None and place.report(end.rank).is_file():
-        return _unpickled(place.report(end.rank))  # what a user can act on, without the worker's traceback
-    if end is not None and not (end.stopped and reports):
-        if end.stopped:
-            return StoppedError(f"{end.sentence}; --resume goes on from the last checkpoint.", end.stopped)
-        if end.traceback:
-            return RuntimeError(f"{end.sentence}\n\n{end.traceback}")
-        return UserError(
-            f"{end.sentence}, and the others with it; look for what ended it (SIGKILL: most often the memory was "
-            "full), then go on with --resume."
-        )
-    return (
-        _unpickled(reports[0]) if reports else error
-    )  # one hangs, and others gave up waiting; or all have stopped
+    end = notes.first_end()
+    errors = [_unpickled(report) for report in sorted(place.reports.iterdir())]
+    if end is None:  # one hangs, and others gave up waiting
+        gone = UserError("the launcher of machine 0 has ended, and this machine's ranks with it; look there.")
+        return next(iter(errors), gone if notes.gone else error)
+    if place.report(end.rank).is_file():  # what a user can act on, without the worker's traceback
+        return _unpickled(place.report(end.rank))
+    if end.stopped:
+        own = (error for error in errors if isinstance(error, StoppedError))
+        said = f"{end.sentence}; --resume goes on from the last checkpoint."
+        return next(own, StoppedError(said, end.stopped))
+    if end.traceback:
+        return RuntimeError(f"{end.sentence}\n\n{end.traceback}")
+    hint = " (most often the memory was full)" if "SIGKILL" in end.text else ""
+    return UserError(f"{end.sentence}, and the others with it{hint}; go on with --resume.")
 
 
 def _unpickled(report: Path) -> Exception:
@@ -320,8 +320,10 @@ def _group(
             blame = "the store of the ranks is gone, with the launcher of machine 0 or the agent that kept it"
         if blame is None:
             raise
+        with contextlib.suppress(dist.DistError):
+            notes.tell_end(f"waits for the others no longer: {blame}")
         raise UserError(
-            f"rank {rank} ends because a collective failed: {blame}; go on with --resume."
+            f"rank {rank} waits for the others no longer: {blame}; go on with --resume."
         ) from error
     finally:
         dist.destroy_process_group()

@@ -65,6 +65,7 @@ class RankNotes:
         self._rank, self._world = rank, world
         self._count = 0
         self._first_end: RankNote | None = None
+        self.gone = False  #: Whether the store has ended, with the launcher of machine 0.
         self._thread = threading.get_ident()  # whose place in the program is told
         self._ended = threading.Event()
         self.describe: Callable[[], str] = (
@@ -106,9 +107,11 @@ class RankNotes:
 
     def first_end(self) -> RankNote | None:
         """How the first rank ended that did so by itself; None while none has, or when the store is gone."""
-        if self._first_end is None:
-            with contextlib.suppress(dist.DistError):
+        if self._first_end is None and not self.gone:
+            try:
                 self._first_end = self._read("end/1")
+            except dist.DistError:
+                self.gone = True
         return self._first_end
 
     def blame(self) -> str | None:
@@ -151,7 +154,7 @@ def _place_of(thread: int) -> tuple[str, bool]:
     own = ""
     for frame in frames:
         _, package, file = frame.f_code.co_filename.replace(os.sep, "/").rpartition("/hypvl/")
-        if package and file != "rank_notes.py":
+        if package and file not in ("rank_notes.py", "launch.py"):
             own = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
             break
     waits = bool(frames) and (

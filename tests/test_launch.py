@@ -106,7 +106,7 @@ def session_of(process: Path) -> int | None:
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_launcher_stops_all_ranks(tmp_path: Path) -> None:
+def test_a_signal_to_one_launcher(tmp_path: Path) -> None:
     processes = started(tmp_path, "wait")
     for process in processes:
         ready(process)
@@ -126,7 +126,7 @@ def test_a_signal_before_the_first_step_ends_all_ranks(
     second.send_signal(number)
     for said in ended([first, second]):
         assert re.search(
-            rf"rank 1 \(.*\) (was ended by|left at once .*\()({number.name}).* --resume goes on", said
+            rf"rank 1 \(.*\) (was ended by |left at once .*\()({number.name}).* --resume goes on", said
         )
     assert (first.returncode, second.returncode) == (code, code)
 
@@ -137,13 +137,13 @@ def test_a_signal_before_the_first_step_ends_all_ranks(
     [
         (
             "SIGKILL",
-            r"was ended by SIGKILL \(last known of it: after iteration 7.*most often the memory was full",
+            r"was ended by SIGKILL \(last known of it: after iteration 7",
         ),
         ("raise", r"raised ValueError: no such thing \(last known of it: after iteration 7"),
         ("config", r"ended: train.x: got 3 \(last known of it: after iteration 7"),
     ],
 )
-def test_a_rank_that_ends_is_named_and_the_others_end_with_it(tmp_path: Path, what: str, cause: str) -> None:
+def test_a_rank_that_ends_is_named(tmp_path: Path, what: str, cause: str) -> None:
     processes = started(tmp_path, what)
     for process in processes:
         ready(process)
@@ -165,9 +165,7 @@ def test_a_rank_that_ends_is_named_and_the_others_end_with_it(tmp_path: Path, wh
         ("hang", r"is late; after iteration 7"),
     ],
 )
-def test_a_rank_that_hangs_is_named_when_the_others_wait_no_longer(
-    tmp_path: Path, what: str, cause: str
-) -> None:
+def test_a_rank_that_hangs_is_named(tmp_path: Path, what: str, cause: str) -> None:
     processes = started(tmp_path, what, timeout=8.0)
     for process in processes:
         ready(process)

@@ -29,6 +29,7 @@ class BadSamples:
         self.good = 0
         self.bad = 0
         self.first: dict[str, str] = {}  # key -> reason, the first ones
+        self._where = ""  # of which rank they are, in a message
         self.unreported: list[tuple[str, str]] = []  # (key, reason) since the last report, in order
 
     @property
@@ -64,12 +65,19 @@ class BadSamples:
         self.unreported = _entries(state)
 
     def merged(self, states: Sequence[Mapping[str, Any]]) -> "BadSamples":
-        """The count over all ranks, from the :meth:`state_dict` of each (this one's included)."""
+        """The count over all ranks, from the :meth:`state_dict` of each (this one's included), in rank order.
+
+        The first bad ones are those of the rank with the most.
+        """
         total = BadSamples(max_fraction=self.max_fraction, warm_up=self.warm_up)
         for state in states:
             total.good += int(state["good"])
             total.bad += int(state["bad"])
             total.unreported += _entries(state)
+        worst = max(range(len(states)), key=lambda rank: int(states[rank]["bad"]))
+        if len(states) > 1:
+            total._where = f"most on rank {worst}: "
+        for state in (states[worst], *states):
             total._remember(state["first"])
         return total
 
@@ -83,7 +91,7 @@ class BadSamples:
             return f"no bad samples among {self.good}"
         return (
             f"{self.bad} of {self.good + self.bad} samples ({self.fraction:.1%}) could not be read "
-            f"({_shown(list(self.first.items()))})"
+            f"({self._where}{_shown(list(self.first.items()))})"
         )
 
     def report(self) -> str:

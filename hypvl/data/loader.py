@@ -64,11 +64,16 @@ class BatchIterator(Iterator[Batch]):
         loader: Gives batches, or what :meth:`_received` takes them out of; a UserError is raised here.
         bad: Counts the bad samples among the batches taken.
         identity: Of :func:`identity_of`.
+        alone: Whether this is the only rank: else the share of bad samples is that of all of them, which who trains
+            checks (:meth:`BadSamples.merged`).
     """
 
-    def __init__(self, loader: DataLoader[Any], *, bad: BadSamples, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], *, bad: BadSamples, identity: Mapping[str, Any], alone: bool
+    ) -> None:
         self._loader = loader
         self.bad = bad
+        self._alone = alone
         self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
         self._identity = identity
         self._batches: Iterator[Any] | None = None
@@ -82,7 +87,7 @@ class BatchIterator(Iterator[Batch]):
         """How many samples are of each source of a mixture; empty where there is none."""
 
     def __next__(self) -> Batch:
-        """The next batch. Raises DataError when too many samples are bad, or a worker has died."""
+        """The next batch. Raises DataError when too many samples are bad (in one process), or a worker has died."""
         if self._batches is None:
             self._batches = WorkerIterator(
                 self._loader, setting=f"train.num_workers={self._loader.num_workers}"
@@ -92,7 +97,8 @@ class BatchIterator(Iterator[Batch]):
             raise item
         batch = self._received(item)
         self.bad.add(len(batch["key"]), batch["bad"])
-        self.bad.check()
+        if self._alone:
+            self.bad.check()
         self.taken.update(self._sources(batch))
         return batch
 
@@ -166,7 +172,8 @@ class Loader(BatchIterator):
                 _Batches(dataset, order), sampler=share, num_workers=num_workers, pin_memory=pin_memory,
                 prefetch_factor=prefetch_factor, start_method=start_method,
             ),
-            bad=bad_samples(dataset, max_bad_fraction, rows=-(-order.rows // world_size)),
+            bad=bad_samples(dataset, max_bad_fraction, rows=order.rows),
+            alone=world_size == 1,
             identity=identity_of(seed, global_batch_size, order_key(dataset)),
         )  # fmt: skip
 
@@ -241,7 +248,7 @@ class _Batches(Dataset[Any]):
 
 
 def bad_samples(dataset: Any, max_fraction: float | None, *, rows: int) -> BadSamples:
-    """Counts the bad samples of a rank with ``rows`` rows; None: the share that the dataset allows, or 0.1."""
+    """Counts the bad samples of data with ``rows`` rows; None: the share that the dataset allows, or 0.1."""
     if max_fraction is None:
         max_fraction = getattr(dataset, "max_bad_fraction", 0.1)
     return BadSamples(max_fraction=max_fraction, warm_up=min(WARM_UP, rows))

@@ -76,7 +76,8 @@ class StreamLoader(BatchIterator):
                 self._stream, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=prefetch_factor,
                 start_method=start_method,
             ),
-            bad=bad_samples(dataset, max_bad_fraction, rows=-(-len(dataset) // world_size)),
+            bad=bad_samples(dataset, max_bad_fraction, rows=len(dataset)),
+            alone=world_size == 1,
             identity=identity_of(seed, global_batch_size, dataset.fingerprint),
         )  # fmt: skip
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from hypvl.data.bad_samples import BadSamples
@@ -54,7 +55,11 @@ def test_state_goes_through_a_checkpoint_and_ranks_are_added():
     expected = {"good": 5, "bad": 1, "first": {"x": "torn"}, "unreported": [["x", "torn"]]}
     assert fresh.state_dict() == a.state_dict() == expected
     both = a.merged([a.state_dict(), b.state_dict()])
-    assert (both.good, both.bad, list(both.first)) == (12, 3, ["x", "y", "z"])
+    assert (both.good, both.bad, list(both.first)) == (
+        12,
+        3,
+        ["y", "z", "x"],
+    )  # of the rank with the most first
     assert both.unreported == [("x", "torn"), ("y", "torn"), ("z", "torn")]
     assert both.max_fraction == 0.2
     fresh.load_state_dict({"good": 1, "bad": 2, "first": {}})  # as earlier checkpoints have it
@@ -78,3 +83,23 @@ def test_only_the_first_keys_are_kept():
     for i in range(1000):
         tally.add(100, [(f"k{i}", "torn")])
     assert list(tally.first) == [f"k{i}" for i in range(20)] and tally.bad == 1000
+
+
+def test_the_share_is_that_of_all_ranks() -> None:
+    """At 8 % of bad samples and a limit of 10 %, some rank of many is above it: none stops the run."""
+    random = np.random.default_rng(0)
+    for ranks in (8, 64, 256):
+        alone, states = 0, []
+        for rank in range(ranks):
+            tally = BadSamples(max_fraction=0.1)
+            bad = int(random.binomial(1000, 0.08))
+            tally.add(1000 - bad, [(f"{rank}-{i}", "torn") for i in range(bad)])
+            states.append(tally.state_dict())
+            alone += tally.fraction > 0.1
+        assert ranks < 256 or alone > 0
+        tally.merged(states).check()
+    states[7] = {"good": 100, "bad": 9000, "first": {"a": "torn", "b": "empty"}}
+    with pytest.raises(
+        DataError, match=r"could not be read \(most on rank 7: a: torn; b: empty; 0-0: torn\); more than"
+    ):
+        tally.merged(states).check()

@@ -130,6 +130,7 @@ class Metrics(Hook):
         averaged = dict(zip(names, (sums / counts).tolist(), strict=True))
         everywhere = bad_everywhere(self.bad)
         self._report_bad(everywhere, trainer.iteration)
+        everywhere.check()
         per_second = trainer.global_batch_size * steps / elapsed
         record: Record = {
             "iteration": trainer.iteration,
