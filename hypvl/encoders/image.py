@@ -66,13 +66,18 @@ def list_image_archs() -> list[str]:
 class ReadOutBlock(Block):
     """timm's last block of a trunk that reads out the class token: after attention only that token is computed."""
 
+    all_tokens = (
+        False  # set where they are asked for: a class cannot be changed back once FSDP has changed it, too
+    )
+
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, N, W) -> the class token (B, 1, W)."""
+        """Tokens (B, N, W) -> the class token (B, 1, W), or all tokens."""
         masks: dict[str, Any] = {} if attn_mask is None else {"attn_mask": attn_mask}
         if is_causal:  # passed only when set: attention takes neither in timm < 1.0.16
             masks["is_causal"] = True
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks)))
-        x = x[:, :1]  # (B, 1, W)
+        if not self.all_tokens:
+            x = x[:, :1]  # (B, 1, W)
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -208,9 +213,9 @@ class TimmImageEncoder(ImageEncoder):
         """Tokens (B, T, width) of a vision transformer; from the first call on its last block computes all of them."""
         if not isinstance(self.trunk, VisionTransformer):
             return super().encode_tokens(pixels)
-        blocks = self.trunk.blocks
-        if any(type(block) is ReadOutBlock for block in blocks):  # only ever the last
-            blocks[-1].__class__ = Block
+        for block in self.trunk.blocks:
+            if isinstance(block, ReadOutBlock):
+                block.all_tokens = True
         return self.trunk.forward_features(pixels)
 
     def read_out(self, tokens: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ scales, biases of logits, parameters of loss terms), and its gradients are avera
 
 import contextlib
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +125,26 @@ def _shard_part(part: nn.Module, name: str, *, wire: torch.dtype | None) -> None
             mp_policy=MixedPrecisionPolicy(reduce_dtype=wire, cast_forward_inputs=False),
             ignored_params={parameter for parameter in part.parameters() if parameter.ndim == 0},
         )
+    if name in _ENCODERS:
+        _gather_for_read_out(part)
+
+
+def _gather_for_read_out(encoder: nn.Module) -> None:
+    """Let an encoder gather its weights also when it reads out tokens that it gave before.
+
+    Its own forward pass may read out, too: then they are gathered already, and stay so until it ends.
+    """
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    own = getattr(encoder, "read_out", None)
+    if not callable(own):
+        return
+    register_fsdp_forward_method(encoder, "read_out")
+    gathering = cast(Callable[[Tensor], Tensor], encoder.read_out)
+    running: list[bool] = []
+    encoder.register_forward_pre_hook(lambda *_: running.append(True))
+    encoder.register_forward_hook(lambda *_: (running.pop(), None)[1], always_call=True)
+    vars(encoder)["read_out"] = lambda tokens: (own if running else gathering)(tokens)
 
 
 def _take_shards(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

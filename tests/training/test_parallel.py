@@ -19,7 +19,7 @@ from hypvl.errors import ConfigError
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, View
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.dino import DINO
 from hypvl.losses.entailment import Entailment
@@ -39,14 +39,28 @@ from hypvl.training.parallel import (
 from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
 from hypvl.training.teachers import EMATeacher, Teacher
 from tests.ranks import run_ranks
+from tests.training.test_tokens import ENCODERS, model as pooling_model, timm_vit
 from tests.training.test_uneven_ranks import batch as box_batch
 from tests.training.tiny import ragged_batch, rows_of
 
 FULL = Precision.choose(False, torch.device("cpu"))
 STEPS = 3
-WAYS = ("direct", "cached boxes", "frozen", "teacher", "prototypes")
-MORE_WAYS = ("boxes", "cached", "naive", "recomputed")
+WAYS = ("direct", "cached boxes", "frozen", "teacher", "prototypes", "timm tokens")
+MORE_WAYS = ("tokens", "cached tokens", "boxes", "cached", "naive", "recomputed")
 WITH_DDP = ("direct", "teacher")
+
+
+class Pooled(LossTerm):
+    """A mean over samples of the features that texts pool out of their images."""
+
+    needs = frozenset({IMAGE, TEXT})
+    tokens = frozenset({IMAGE})
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        owner = torch.arange(len(ctx.features(TEXT)))
+        pooled = ctx.model.pool_queries(ctx.trunk(IMAGE), ctx.trunk(TEXT), owner)  # type: ignore[attr-defined]
+        weights = torch.linspace(-1, 1, pooled.shape[1], dtype=pooled.dtype)
+        return (pooled.square() @ weights).mean()
 
 
 def model(*, prototypes: int | None = None, recompute: bool = False) -> DualEncoder:
@@ -73,6 +87,8 @@ def learner(way: str) -> Learner:
     teachers: dict[str, Teacher] = {}
     if "boxes" in way:
         terms["boxes"] = Contrastive([boxes, boxes[::-1], (boxes[0], TEXT), (boxes[1], IMAGE)])
+    if "tokens" in way:
+        terms = {"contrastive": Contrastive(), "pooled": Pooled()}
     if way == "teacher":
         teachers["average"] = EMATeacher(momentum=0.7)
         terms["teacher"] = Contrastive(
@@ -82,7 +98,11 @@ def learner(way: str) -> Learner:
         teachers["average"] = EMATeacher(momentum=0.7)
         views = {"student": ["image", "text"], "teacher": ["image@average", "text@average"]}
         terms = {"dino": DINO(**views, count=9), "contrastive": Contrastive()}
-    made = model(prototypes=9 if way == "prototypes" else None, recompute=way == "recomputed")
+    torch.manual_seed(0)
+    if "tokens" in way:
+        made = pooling_model(timm_vit() if "timm" in way else ENCODERS["class token"]())
+    else:
+        made = model(prototypes=9 if way == "prototypes" else None, recompute=way == "recomputed")
     return Learner(made, Objective(terms), teachers).double()
 
 
@@ -116,6 +136,8 @@ def steps(way: str, parallel: str, *, precision: Precision = FULL) -> dict[str, 
     parameters = [p for p in ours.parameters() if p.requires_grad]
     for i in range(STEPS):
         given = box_batch() if "boxes" in way else rows_of(ragged_batch(8, seed=i), rank, world)
+        if "tokens" in way:
+            given["image"] = given["image"].repeat(1, 1, 2, 2)
         halves = [rows_of(rows_of(ragged_batch(8, seed=i), part, 2), rank, world) for part in range(2)]
         ours.constrain_()
         how = {"precision": precision, "scaler": scaler}
