@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ def test_it_says_what_the_run_does(tmp_path: Path) -> None:
     assert (last["state"], last["iteration"], last["num_iterations"]) == ("finished", 3, 3)
     assert last["pid"] == os.getpid() and last["world_size"] == 1 and last["started"] <= last["time"]
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]  # nothing is left over
+
+
+class Asks(Hook):
+    def after_step(self, trainer: Trainer, step: StepResult) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_was_asked_to_stop_says_so(tmp_path: Path) -> None:
+    trainer(tiny_learner("clip"), iterations=50, hooks=(Heartbeat(tmp_path), Asks())).run()
+    assert read(tmp_path)["state"] == "stopped" and read(tmp_path)["iteration"] < 50
 
 
 class Broken(Hook):
