@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from hypvl.checks import count_of
 from hypvl.cli.captioned_data import add_data_arguments
-from hypvl.cli.common import CommandParser, check_least, run_main, show, show_json, user_path
-from hypvl.errors import ConfigError
+from hypvl.cli.common import CommandParser, run_main, show, show_json, user_path
+from hypvl.cli.numbers import real, whole
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
@@ -29,9 +29,9 @@ def build_parser() -> CommandParser:
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_model_arguments()
     add_data_arguments(parser, default="demo")
-    parser.add_argument("--limit", type=int, default=5000, help="at most N pairs, evenly spread")
+    parser.add_argument("--limit", type=whole(least=2), default=5000, help="at most N pairs, evenly spread")
     parser.add_argument(
-        "--aperture-factor", type=float, default=1.0, metavar="ETA",
+        "--aperture-factor", type=real(above=0), default=1.0, metavar="ETA",
         help="factor on the apertures of the cones, as in training",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -43,9 +43,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Audit, print, and write."""
     args = build_parser().parse_args(argv)
-    check_least(args, limit=2)
-    if not 0 < args.aperture_factor < float("inf"):
-        raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 
     from hypvl.cli.captioned_data import captioned_set
     from hypvl.cli.loading import chosen_model, encoding_of, load_chosen, model_name, pick_device

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from hypvl.cli.common import CommandParser, check_least, config_parser, load_config, run_main, show, user_path
+from hypvl.cli.common import CommandParser, config_parser, load_config, run_main, show, user_path
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -27,18 +28,21 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--output-dir", type=user_path, required=True, metavar="DIR", help="folder of the features"
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="rows encoded at once, of all processes")
     parser.add_argument(
-        "--num-workers", type=int, default=4, help="processes that read data, for each process"
+        "--batch-size", type=whole(least=1), default=256, help="rows encoded at once, of all processes"
     )
-    parser.add_argument("--num-gpus", type=int, help="0 = the CPU; with torchrun, a GPU for each process")
+    parser.add_argument(
+        "--num-workers", type=whole(least=0), default=4, help="processes that read data, for each process"
+    )
+    parser.add_argument(
+        "--num-gpus", type=whole(least=0), help="0 = the CPU; with torchrun, a GPU for each process"
+    )
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Encode what is not there yet."""
     args = build_parser().parse_args(argv)
-    check_least(args, batch_size=1, num_workers=0)
     cfg = load_config(args.config, args.overrides, required=("dataset", "train"), prefix="train_")
 
     from hypvl.launch import launch

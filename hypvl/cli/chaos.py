@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     CommandParser,
-    check_least,
     load_config,
     run_main,
     show,
@@ -16,6 +15,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 from hypvl.io.progress import terminal_bar
 
@@ -58,9 +58,9 @@ def build_parser() -> CommandParser:
         default=Path("output/chaos"),
         help="folder of both runs; new, or empty",
     )
-    parser.add_argument("--kills", type=int, default=25, help="times that the run is killed")
-    parser.add_argument("--ranks", type=int, default=1, help="CPU processes of each run")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=whole(least=1), default=25, help="times that the run is killed")
+    parser.add_argument("--ranks", type=whole(least=1), default=1, help="CPU processes of each run")
+    parser.add_argument("--seed", type=whole(least=0), default=0, help="of the moments")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="changes to the config, as for hypvl train"
@@ -71,7 +71,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Train twice and compare; 1 where the runs differ."""
     args = build_parser().parse_args(argv)
-    check_least(args, kills=1, ranks=1)
     # As in train and under torchrun; before torch comes in.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if args.ranks > 1:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from hypvl.checks import closest, set_flags
+from hypvl.cli.numbers import Number, check_numbers, whole
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
@@ -139,7 +140,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         if action.type in (user_path, user_text, checkpoint_path, _foreign):
             return "PATH"
-        return "N" if action.type is int else super()._get_default_metavar_for_optional(action)
+        if isinstance(action.type, Number) and action.type.is_whole:
+            return "N"
+        return super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -184,8 +187,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_encoding_arguments(self) -> None:
         """``--batch-size`` and ``--num-workers`` of commands without a config, see ``encoding_of`` in loading.py."""
-        self.add_argument("--batch-size", type=int, default=256, help="images, or texts, per forward pass")
-        self.add_argument("--num-workers", type=int, help="processes that read images")
+        self.add_argument(
+            "--batch-size", type=whole(least=1), default=256, help="images, or texts, per forward pass"
+        )
+        self.add_argument("--num-workers", type=whole(least=0), help="processes that read images")
 
     def add_embeddings_arguments(self) -> None:
         """The two flags; give the parsed ones to :func:`hypvl.cli.loading.open_store`."""
@@ -202,9 +207,15 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # one signature instead of argparse's overloads
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parse with flags and overrides in any order; messages of readers then name the flags of this parser."""
+        """Parse with flags and overrides in any order; messages of readers then name the flags of this parser.
+
+        Raises:
+            ConfigError: for a number out of its range, see :mod:`hypvl.cli.numbers`.
+        """
         set_flags(self._option_string_actions)
-        return self.parse_intermixed_args(args, namespace)
+        parsed = self.parse_intermixed_args(args, namespace)
+        check_numbers(parsed, self._actions)
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message and exit with 2; for an unknown flag, name the closest one."""
@@ -380,14 +391,6 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
     raise ConfigError(
         f"--config: got {file.name!r}, but no recipe has that name{hint}; hypvl recipes lists all."
     )
-
-
-def check_least(args: argparse.Namespace, **least: int) -> None:
-    """Raises ConfigError for a number below its least, ``steps=2`` for ``--steps``; one that was not given is fine."""
-    for name, bound in least.items():
-        value = getattr(args, name)
-        if value is not None and value < bound:
-            raise ConfigError(f"--{name.replace('_', '-')}: got {value}; expected at least {bound}.")
 
 
 def _check_names(config: "DictConfig", path: Path, required: Sequence[str]) -> None:

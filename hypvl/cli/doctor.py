@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hypvl.checks import count_of
 from hypvl.cli.common import (
     CommandParser,
-    check_least,
     load_config,
     run_main,
     show,
@@ -19,6 +18,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.progress import terminal_bar
 
@@ -50,11 +50,13 @@ def build_parser() -> CommandParser:
     )  # fmt: skip
     parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
     parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
-    parser.add_argument("--images", type=int, default=8, help="images to decode of each set, or TAR")
+    parser.add_argument(
+        "--images", type=whole(least=1), default=8, help="images to decode of each set, or TAR"
+    )
     parser.add_argument("--all-images", action="store_true", help="decode every image")
     # Names that the two had before.
     parser.add_argument(
-        "--pictures", type=int, dest="images", help=argparse.SUPPRESS, default=argparse.SUPPRESS
+        "--pictures", type=whole(least=1), dest="images", help=argparse.SUPPRESS, default=argparse.SUPPRESS
     )
     parser.add_argument("--all-pictures", action="store_true", dest="all_images", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -76,7 +78,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Check and report; 1 if something that the user asked for is missing or broken."""
     args = build_parser().parse_args(argv)
-    check_least(args, images=1)
     look_at = None if args.all_images else args.images
     environment = check_environment()
     asked_for_others = bool(args.shards or args.checkpoint_path or args.run)

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from hypvl.cli.common import check_least, show
-from hypvl.errors import ConfigError
+from hypvl.cli.common import show
+from hypvl.cli.numbers import real, whole
 
 if TYPE_CHECKING:
     from hypvl.units.engines import Engine
@@ -31,20 +31,20 @@ def add_engine_arguments(
         help="processes of this machine; this task's share of the shards in a SLURM array; a Ray cluster",
     )  # fmt: skip
     group.add_argument(
-        "--workers", *aliases, dest="workers", type=int,
+        "--workers", *aliases, dest="workers", type=whole(least=0),
         help=f"processes, each with a shard of its own (default: {default}); 0: only this one; ray: shards at once "
         "(default: what its processors can take)",
     )  # fmt: skip
     group.add_argument(
         "--index",
-        type=int,
+        type=whole(least=0),
         help="slurm-array: number of the share, from 0 (default: SLURM_ARRAY_TASK_ID)",
     )
     group.add_argument(
-        "--count", type=int, help="slurm-array: number of shares (default: SLURM_ARRAY_TASK_COUNT)"
+        "--count", type=whole(least=1), help="slurm-array: number of shares (default: SLURM_ARRAY_TASK_COUNT)"
     )
     group.add_argument(
-        "--claim-minutes", type=float, default=10.0, metavar="MINUTES",
+        "--claim-minutes", type=real(above=0), default=10.0, metavar="MINUTES",
         help="a shard of another machine that gave no sign of life for so long is taken over",
     )  # fmt: skip
 
@@ -55,9 +55,6 @@ def engine_of(
     """The engine that the flags name. Raises ConfigError."""
     from hypvl.units.engines import Engine, import_ray
 
-    check_least(args, workers=0, index=0, count=1)
-    if not args.claim_minutes > 0:
-        raise ConfigError(f"--claim-minutes: got {args.claim_minutes}; expected a number above 0.")
     if args.engine == "ray":
         import_ray()  # before anything is read
     return Engine(

@@ -19,6 +19,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.cli.numbers import real, whole
 from hypvl.cli.suites import check_encoding, evaluation_names, measure_entry
 from hypvl.errors import ConfigError
 from hypvl.io.files import file_digest
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(everything is encoded twice), or a file of hypvl fit-standardization",
     )  # fmt: skip
     parser.add_argument(
-        "--shift", type=float, metavar="DELTA",
+        "--shift", type=real(), metavar="DELTA",
         help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
         "(means: --standardize, default transductive)",
     )  # fmt: skip
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--alpha",
-        type=float,
+        type=real(least=0, most=1),
         metavar="A",
         help="A times this checkpoint + (1 - A) times the other, in [0, 1]",
     )
@@ -90,8 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"folder of {RESULTS} (default: the checkpoint's, or output/NAME of a --model)",
     )
     place.add_argument("--output", type=user_path, help="the results file itself, .json")
-    parser.add_argument("--batch-size", type=int, help="the same as encoding.batch_size=N")
-    parser.add_argument("--num-workers", type=int, help="the same as encoding.num_workers=N")
+    parser.add_argument("--batch-size", type=whole(least=1), help="the same as encoding.batch_size=N")
+    parser.add_argument("--num-workers", type=whole(least=0), help="the same as encoding.num_workers=N")
     return parser
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.captioned_data import add_data_arguments
 from hypvl.cli.common import CommandParser, run_main, show, table_flags_given, user_path
+from hypvl.cli.numbers import whole
 from hypvl.cli.viewing import write_view
 from hypvl.errors import ConfigError
 
@@ -80,9 +81,13 @@ def build_parser() -> CommandParser:
     add_data_arguments(parser, default=None, default_is="--image-dir, for viewers")
     view = parser.add_argument_group("viewers (atlas, hyperview, fiftyone)")
     view.add_argument("--label-column", metavar="NAME", help="of the table of --data: labels of the images")
-    view.add_argument("--limit", type=int, help="at most N images, evenly spread (default: 5000)")
-    view.add_argument("--neighbours", type=int, help="of each row, by the model's distance (default: 10)")
-    view.add_argument("--image-pixels", type=int, help="longer side of the images written (default: 256)")
+    view.add_argument("--limit", type=whole(least=2), help="at most N images, evenly spread (default: 5000)")
+    view.add_argument(
+        "--neighbours", type=whole(least=1), help="of each row, by the model's distance (default: 10)"
+    )
+    view.add_argument(
+        "--image-pixels", type=whole(least=16), help="longer side of the images written (default: 256)"
+    )
     parser.add_encoding_arguments()
     return parser
 

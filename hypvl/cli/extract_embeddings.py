@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.checks import count_of
-from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
+from hypvl.cli.common import CommandParser, run_main, show, user_path, user_text
 from hypvl.cli.engine import add_engine_arguments, engine_of, named, report_failed
+from hypvl.cli.numbers import real, whole
 from hypvl.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,19 +71,19 @@ def build_parser() -> CommandParser:
         help="of the shards that are written",
     )  # fmt: skip
     parser.add_argument(
-        "--shard-size", type=int, default=4096, help="images of a folder, or texts, per shard"
+        "--shard-size", type=whole(least=1), default=4096, help="images of a folder, or texts, per shard"
     )
     parser.add_argument(
-        "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"
+        "--thumbnails", type=whole(least=0), default=0, metavar="PIXELS", help="keep small JPEGs of this side"
     )
     parser.add_encoding_arguments()
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="precision of the encoders (default: full)")
     parser.add_argument(
-        "--max-bad-fraction", type=float, default=0.1, metavar="SHARE",
+        "--max-bad-fraction", type=real(least=0, most=1), default=0.1, metavar="SHARE",
         help="of a shard's images that may be unreadable before the shard fails",
     )  # fmt: skip
     parser.add_argument(
-        "--threads", type=int, default=1,
+        "--threads", type=whole(least=1), default=1,
         help="of each process on a CPU; with another number the last bits of embeddings may differ",
     )  # fmt: skip
     add_engine_arguments(parser)
@@ -92,7 +93,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Encode the shards that do not exist yet; 1 if one failed, after the others are done."""
     args = build_parser().parse_args(argv)
-    check_least(args, shard_size=1, threads=1)
     engine = engine_of(args, gpus=0.0 if (args.device or "cuda").startswith("cpu") else 1.0)
     rank, ranks = place_among_ranks()
     if ranks > 1 and engine.name == "local":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     CommandParser,
-    check_least,
     config_parser,
     encoding_overrides,
     load_config,
@@ -15,6 +14,7 @@ from hypvl.cli.common import (
     show,
     user_path,
 )
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def build_parser() -> CommandParser:
     parser.add_model_arguments()
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
-        "--train-samples", type=int, help="fit on the first N samples of the training data instead"
+        "--train-samples", type=whole(least=1), help="fit on the first N samples of the training data instead"
     )
     parser.add_argument(
         "--output", type=user_path, help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})"
@@ -99,8 +99,8 @@ def build_parser() -> CommandParser:
         "--checkpoint-output", type=user_path,
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, help="images, or texts, per forward pass")
-    parser.add_argument("--num-workers", type=int, help="processes that read images")
+    parser.add_argument("--batch-size", type=whole(least=1), help="images, or texts, per forward pass")
+    parser.add_argument("--num-workers", type=whole(least=0), help="processes that read images")
     return parser
 
 
@@ -127,7 +127,6 @@ def _on_training_data(
     from hypvl.evaluation.mean_removal import MeanRecorder
     from hypvl.training.data_fit import check_data_fits, take_from_model
 
-    check_least(args, train_samples=1)
     config = config_of(content, args.checkpoint_path, args.train_config, parts=("model", "dataset"))
     config = LazyConfig.apply_overrides(config, args.overrides)
     if "dataset" not in config:

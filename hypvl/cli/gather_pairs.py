@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hypvl.checks import count_of
-from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
-from hypvl.errors import ConfigError
+from hypvl.cli.numbers import real, whole
 from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
@@ -53,34 +53,38 @@ def build_parser() -> argparse.ArgumentParser:
         help="TARs of jpg, txt and json; or a folder of images and the table pairs.tsv (filepath, title)",
     )  # fmt: skip
     parser.add_argument(
-        "--subset", type=int, metavar="N", help="only N rows, drawn by --seed, the same every time"
+        "--subset", type=whole(least=1), metavar="N", help="only N rows, drawn by --seed, the same every time"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the subset")
-    parser.add_argument("--per-shard", type=int, default=5000, metavar="N", help="rows of a shard")
+    parser.add_argument("--seed", type=whole(least=0), default=0, help="of the subset")
+    parser.add_argument("--per-shard", type=whole(least=1), default=5000, metavar="N", help="rows of a shard")
     images = parser.add_argument_group("images")
     images.add_argument(
-        "--image-size", type=int, default=384, metavar="PIXELS",
+        "--image-size", type=whole(least=1), default=384, metavar="PIXELS",
         help="shorter side to which larger images are reduced; none is enlarged",
     )  # fmt: skip
-    images.add_argument("--quality", type=int, default=95, help="of the JPEGs written, 1 to 100")
     images.add_argument(
-        "--min-side", type=int, default=1, metavar="PIXELS", help="shorter side of the least image"
+        "--quality", type=whole(least=1, most=100), default=95, help="of the JPEGs written, 1 to 100"
+    )
+    images.add_argument(
+        "--min-side", type=whole(least=1), default=1, metavar="PIXELS", help="shorter side of the least image"
     )
     images.add_argument(
         "--max-aspect-ratio",
-        type=float,
+        type=real(least=1),
         metavar="RATIO",
         help="leave out longer images (ITRA: 3); default: none",
     )
     net = parser.add_argument_group("network")
-    net.add_argument("--threads", type=int, default=64, help="downloads at once, in each process")
+    net.add_argument("--threads", type=whole(least=1), default=64, help="downloads at once, in each process")
     net.add_argument(
-        "--per-host", type=int, default=4, help="downloads at once from one host, in each process"
+        "--per-host", type=whole(least=1), default=4, help="downloads at once from one host, in each process"
     )
-    net.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="without a byte")
-    net.add_argument("--attempts", type=int, default=3, help="of each address, after failures that may pass")
+    net.add_argument("--timeout", type=real(above=0), default=10.0, metavar="SECONDS", help="without a byte")
     net.add_argument(
-        "--max-megabytes", type=float, default=50.0, metavar="MB", help="larger files are refused"
+        "--attempts", type=whole(least=1), default=3, help="of each address, after failures that may pass"
+    )
+    net.add_argument(
+        "--max-megabytes", type=real(above=0), default=50.0, metavar="MB", help="larger files are refused"
     )
     net.add_argument(
         "--allow-http", action="store_true",
@@ -94,18 +98,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and gather what is not gathered yet; 1 when a shard could not be made."""
     args = build_parser().parse_args(argv)
-    check_least(
-        args,
-        subset=1,
-        seed=0,
-        per_shard=1,
-        image_size=1,
-        quality=1,
-        min_side=1,
-        threads=1,
-        per_host=1,
-        attempts=1,
-    )
     engine = engine_of(args)
 
     from hypvl.data.gather.run import TABLE, gather_pairs  # torch, not needed for --help
@@ -134,25 +126,22 @@ def _plan(args: argparse.Namespace) -> "Plan":
     from hypvl.data.gather.shard import ImageSettings
 
     source = ListOptions(args.list, args.url_column, args.caption_column, args.separator, args.quoting)
-    try:
-        return Plan(
-            source,
-            ImageSettings(args.image_size, args.quality, args.min_side, args.max_aspect_ratio),
-            FetchOptions(
-                args.threads,
-                args.per_host,
-                args.timeout,
-                args.attempts,
-                max(1, round(args.max_megabytes * 1e6)),
-                args.allow_http,
-            ),
-            layout=args.layout,
-            per_shard=args.per_shard,
-            subset=args.subset,
-            seed=args.seed,
-        )
-    except ValueError as error:
-        raise ConfigError(f"--{str(error).replace('_', '-', 1)}") from error
+    return Plan(
+        source,
+        ImageSettings(args.image_size, args.quality, args.min_side, args.max_aspect_ratio),
+        FetchOptions(
+            args.threads,
+            args.per_host,
+            args.timeout,
+            args.attempts,
+            max(1, round(args.max_megabytes * 1e6)),
+            args.allow_http,
+        ),
+        layout=args.layout,
+        per_shard=args.per_shard,
+        subset=args.subset,
+        seed=args.seed,
+    )
 
 
 def lines_of(summary: "Summary") -> list[str]:

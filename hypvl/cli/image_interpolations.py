@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from hypvl.cli.common import CommandParser, check_least, run_main, user_path
+from hypvl.cli.common import CommandParser, run_main, user_path
 from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, free_of, present
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -21,9 +22,9 @@ def build_parser() -> CommandParser:
     parser.add_argument("--image-path", type=user_path, required=True, help="where it begins")
     parser.add_argument("--target-image-path", type=user_path, required=True, help="where it ends")
     parser.add_argument("--pool", type=user_path, required=True, help=INPUT_HELP)
-    parser.add_argument("--steps", type=int, default=10, help="points, both images included")
+    parser.add_argument("--steps", type=whole(least=2), default=10, help="points, both images included")
     parser.add_argument(
-        "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"
+        "--nearest", type=whole(least=1), default=3, metavar="K", help="items of the pool for each point"
     )
     parser.add_argument(
         "--way", choices=("geodesic", "tangent"), default="geodesic",
@@ -36,7 +37,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Encode, walk, write, show."""
     args = build_parser().parse_args(argv)
-    check_least(args, steps=2, nearest=1)
     if not args.pool.exists():
         raise ConfigError(f"--pool: {args.pool} is not there; expected {INPUT_HELP}.")
     name = f"{args.image_path.stem}_to_{args.target_image_path.stem}"

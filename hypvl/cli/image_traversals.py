@@ -8,13 +8,13 @@ from typing import Any
 from hypvl.cli.common import (
     CommandParser,
     add_table_arguments,
-    check_least,
     run_main,
     show,
     table_options,
     user_path,
 )
 from hypvl.cli.encode_inputs import ROOTS
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument("--image-path", type=user_path, required=True, help="the image")
     parser.add_model_arguments()
-    parser.add_argument("--steps", type=int, default=50, help="points from the image to the root")
+    parser.add_argument("--steps", type=whole(least=2), default=50, help="points from the image to the root")
     parser.add_argument(
         "--text-pool", type=user_path,
         help='a table with captions (CSV, TSV, JSONL), a JSON list of texts, or {"captions": [...], "nouns": [...], '
@@ -56,7 +56,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Parse, traverse, print and write."""
     args = build_parser().parse_args(argv)
-    check_least(args, steps=2)  # the image and the root
     result = _traverse(args)
     image_file = args.output_dir / f"{args.image_path.stem}.png"
     json_file = args.output_dir / f"{args.image_path.stem}.json"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.cli.common import CommandParser, run_main, show, user_path
+from hypvl.cli.numbers import whole
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -19,10 +20,12 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--output-dir", type=user_path, default=Path("datasets/demo"), help="folder to create"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawings")
-    parser.add_argument("--num-train", type=int, default=6000, help="training scenes")
-    parser.add_argument("--num-test", type=int, default=1000, help="test scenes")
-    parser.add_argument("--num-digits", type=int, default=1797, help="handwritten digits, of 1,797 there are")
+    parser.add_argument("--seed", type=whole(least=0), default=0, help="seed of the drawings")
+    parser.add_argument("--num-train", type=whole(least=12), default=6000, help="training scenes")
+    parser.add_argument("--num-test", type=whole(least=4), default=1000, help="test scenes")
+    parser.add_argument(
+        "--num-digits", type=whole(least=100, most=1797), default=1797, help="handwritten digits, of 1,797 there are"
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
 

@@ -9,7 +9,6 @@ from hypvl.checks import count_of
 from hypvl.cli.common import (
     CommandParser,
     add_table_arguments,
-    check_least,
     run_main,
     show,
     table_options,
@@ -17,6 +16,7 @@ from hypvl.cli.common import (
     user_text,
 )
 from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 from hypvl.io.progress import terminal_bar
 
@@ -111,7 +111,7 @@ def build_parser() -> CommandParser:
     )
     add_table_arguments(read)
     read.add_argument("--image-prefix", help="put before each image, e.g. train2014/")
-    read.add_argument("--limit", type=int, help="read only so many captions")
+    read.add_argument("--limit", type=whole(least=1), help="read only so many captions")
 
     make = parser.add_argument_group("negatives")
     where = make.add_mutually_exclusive_group(required=True)
@@ -127,8 +127,10 @@ def build_parser() -> CommandParser:
         "--relation", choices=("either", "swap", "opposite"), default="either",
         help="swap two nouns, turn a relation into its opposite, or either of them",
     )  # fmt: skip
-    make.add_argument("--seed", type=int, default=0, help="of every choice")
-    make.add_argument("--part-size", type=int, default=1000, help="captions made and written together")
+    make.add_argument("--seed", type=whole(least=0), default=0, help="of every choice")
+    make.add_argument(
+        "--part-size", type=whole(least=1), default=1000, help="captions made and written together"
+    )
     make.add_argument("--overwrite", action="store_true", help="replace an output of other settings")
     make.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
@@ -149,10 +151,10 @@ def build_parser() -> CommandParser:
         "--spacy-model", type=user_text, default="en_core_web_sm", help="masked-lm: name or folder"
     )
     words.add_argument(
-        "--guess-skip", type=int, default=3, help="masked-lm: best guesses left out (may be true)"
+        "--guess-skip", type=whole(least=0), default=3, help="masked-lm: best guesses left out (may be true)"
     )
-    words.add_argument("--guess-top", type=int, default=50, help="masked-lm: guesses looked at")
-    words.add_argument("--batch-size", type=int, default=64, help="masked-lm: sentences at once")
+    words.add_argument("--guess-top", type=whole(least=1), default=50, help="masked-lm: guesses looked at")
+    words.add_argument("--batch-size", type=whole(least=1), default=64, help="masked-lm: sentences at once")
     words.add_argument("--device", default="cpu", help="masked-lm: cpu, cuda, cuda:1 ...")
     words.add_argument(
         "--accept-unknown", action="store_true",
@@ -166,7 +168,6 @@ def build_parser() -> CommandParser:
 def _check(args: argparse.Namespace) -> None:
     if bool(args.captions) == (args.download is not None):
         raise ConfigError("give either --captions PATH or --download FOLDER, to say where the captions are.")
-    check_least(args, seed=0, part_size=1, limit=1, guess_skip=0, guess_top=1, batch_size=1)
     if args.output is not None and args.engine != "local":
         raise ConfigError(
             f"--engine {args.engine}: needs --output-dir, a file for each caption file, not --output."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hypvl.cli.common import CommandParser, run_main, show, user_path, user_text
 from hypvl.cli.engine import add_engine_arguments, engine_of
+from hypvl.cli.numbers import real, whole
 from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
@@ -42,11 +43,16 @@ def build_parser() -> CommandParser:
         help="boxes of noun chunks, of referring expressions, or both",
     )  # fmt: skip
     parser.add_argument(
-        "--min-size", type=int, default=16, metavar="PIXELS", help="shorter side of the least box"
+        "--min-size", type=whole(least=1), default=16, metavar="PIXELS", help="shorter side of the least box"
     )
-    parser.add_argument("--min-score", type=float, default=0.0, help="least score of a box, 0 to 1")
     parser.add_argument(
-        "--max-bad-fraction", type=float, default=0.1, help="share of bad samples at which to stop"
+        "--min-score", type=real(least=0, most=1), default=0.0, help="least score of a box, 0 to 1"
+    )
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=real(least=0, most=1),
+        default=0.1,
+        help="share of bad samples at which to stop",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     add_engine_arguments(parser, aliases=["--num-workers"], default="one for each processor")

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from hypvl.cli.common import CommandParser, check_least, run_main, user_path
+from hypvl.cli.common import CommandParser, run_main, user_path
 from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, present
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -22,7 +23,7 @@ def build_parser() -> CommandParser:
         "--inputs", type=user_path, nargs="+", required=True, help=f"for each group {INPUT_HELP}"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the groups (default: the paths')")
-    parser.add_argument("--bins", type=int, default=40, help="of the histogram")
+    parser.add_argument("--bins", type=whole(least=1), default=40, help="of the histogram")
     add_loaded_model_arguments(parser, output_dir="output/radius_histograms")
     return parser
 
@@ -35,7 +36,6 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             f"--names: got {', '.join(names)} for {len(args.inputs)} inputs; expected a different one for each."
         )
-    check_least(args, bins=1)
 
     import torch
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hypvl.cli.common import CommandParser, run_main, user_path
 from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, free_of, present
+from hypvl.cli.numbers import real
 from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
@@ -24,7 +25,7 @@ def build_parser() -> CommandParser:
     ray.add_argument("--through-image", type=user_path, help="rank along the ray through this image")
     ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
     parser.add_argument(
-        "--max-angle", type=float, default=180.0, metavar="DEGREES",
+        "--max-angle", type=real(least=0, most=180), default=180.0, metavar="DEGREES",
         help="leave out what lies farther from the ray",
     )  # fmt: skip
     add_loaded_model_arguments(parser, output_dir="output/rankings")
@@ -34,8 +35,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Encode, rank, write, show."""
     args = build_parser().parse_args(argv)
-    if not 0 <= args.max_angle <= 180:
-        raise ConfigError(f"--max-angle: got {args.max_angle:g}; expected 0 to 180 degrees.")
     if not args.input.exists():
         raise ConfigError(f"--input: {args.input} is not there; expected {INPUT_HELP}.")
     name = args.input.resolve().stem

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.captioned_data import add_data_arguments
-from hypvl.cli.common import CommandParser, check_least, run_main, show, table_options, user_path
+from hypvl.cli.common import CommandParser, run_main, show, table_options, user_path
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
@@ -55,8 +56,10 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--train-config", metavar="NAME", help="config of the model (default: the checkpoint's own)"
     )
-    parser.add_argument("--limit", type=int, default=500, help="measure at most N pairs, evenly spread")
-    parser.add_argument("--points", type=int, default=150, help="draw at most N pairs")
+    parser.add_argument(
+        "--limit", type=whole(least=3), default=500, help="measure at most N pairs, evenly spread"
+    )
+    parser.add_argument("--points", type=whole(least=2), default=150, help="draw at most N pairs")
     parser.add_argument(
         "--projection", choices=("tangent-pca", "horopca"), default="tangent-pca",
         help="how the plane of the disk is found",
@@ -66,7 +69,9 @@ def build_parser() -> CommandParser:
         help="texts of the traversals, as in hypvl image-traversals (default: text_pool.json beside the data set, else "
         "everyday texts)",
     )  # fmt: skip
-    parser.add_argument("--traversals", type=int, default=3, help="images from which to walk to the root")
+    parser.add_argument(
+        "--traversals", type=whole(least=0), default=3, help="images from which to walk to the root"
+    )
     parser.add_encoding_arguments()
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     return parser
@@ -75,7 +80,6 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Measure, write the data, draw the page."""
     args = build_parser().parse_args(argv)
-    check_least(args, limit=3, points=2, traversals=0)
     for folder in (args.run, *args.compare):
         if not folder.is_dir():
             flag = "--run" if folder == args.run else "--compare"

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hypvl.cli.common import config_parser, load_config, run_main, user_path
+from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -29,13 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true",
         help="continue from the last checkpoint in --output-dir; without --config with the config saved there",
     )  # fmt: skip
-    parser.add_argument("--checkpoint-period", type=int, help="steps between checkpoints")
-    parser.add_argument("--log-period", type=int, help="steps between log lines")
+    parser.add_argument("--checkpoint-period", type=whole(least=1), help="steps between checkpoints")
+    parser.add_argument("--log-period", type=whole(least=1), help="steps between log lines")
     parser.add_argument(
-        "--num-gpus", type=int, help="GPUs on this machine (default: all, at least one); 0 = one CPU process"
+        "--num-gpus",
+        type=whole(least=0),
+        help="GPUs on this machine (default: all, at least one); 0 = one CPU process",
     )
-    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
-    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="which of them this one is")
+    parser.add_argument("--num-machines", type=whole(least=1), default=1, help="machines that take part")
+    parser.add_argument(
+        "--machine-rank", type=whole(least=0), default=0, metavar="R", help="which of them this one is"
+    )
     parser.add_argument("--dist-url", metavar="URL", help="tcp://host:port of machine 0")
     return parser
 

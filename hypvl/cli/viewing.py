@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.captioned_data import captioned_set
-from hypvl.cli.common import check_least, show, table_options
+from hypvl.cli.common import show, table_options
 from hypvl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 def write_view(args: argparse.Namespace) -> int:
     """Encode what ``--data`` or ``--image-dir`` names, and write the files of the viewer ``--to`` names."""
-    check_least(args, limit=2, neighbours=1, image_pixels=16)
     if (args.data is None) == (args.image_dir is None):
         raise ConfigError(f"--to {args.to}: expected one of --data and --image-dir, what to look at.")
     if args.label_column is not None and args.data is None:

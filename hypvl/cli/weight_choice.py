@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from hypvl.checks import number
 from hypvl.cli.loading import config_of, load_trained
 from hypvl.config.plain import to_plain
 from hypvl.errors import CheckpointError, ConfigError
@@ -33,17 +32,13 @@ class WeightChoice:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "WeightChoice":
-        """The choice of the parsed flags. ConfigError for only one of two flags, or a number out of range."""
+        """The choice of the parsed flags. ConfigError for only one of two flags."""
         if (args.interpolate_from is None) != (args.alpha is None):
             there, lacks = ("--interpolate-from", "--alpha")[:: 1 if args.alpha is None else -1]
             raise ConfigError(f"{there}: needs {lacks} beside it; give both, or neither.")
         if args.interpolate_from is None:
             return cls(args.weights, None, None)
-        try:
-            alpha = number("--alpha", args.alpha, least=0, most=1)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        return cls(args.weights, checkpoint_file(args.interpolate_from), alpha)
+        return cls(args.weights, checkpoint_file(args.interpolate_from), args.alpha)
 
     def load(
         self, checkpoint_path: Path, train_config: str | None, *, device: torch.device

@@ -89,9 +89,9 @@ def test_people_get_a_table_and_sentences(
             "--caption-column: goes with a table; got --data demo.",
         ),
         (["--data", "absent.csv", "--separator", ", "], "--separator: got ', '; expected one character"),
-        (["--limit", "1"], "--limit: got 1; expected at least 2."),
+        (["--limit", "1"], "--limit: got 1; expected a whole number of at least 2."),
         (["--aperture-factor", "0"], "--aperture-factor: got 0.0; expected a number above 0."),
-        (["--batch-size", "0"], "batch_size: got 0"),
+        (["--batch-size", "0"], "--batch-size: got 0"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(

@@ -192,4 +192,4 @@ def test_a_checkpoint_must_fit_its_config(tmp_path: Path, capsys: pytest.Capture
 
 def test_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(main, ["--images", "0"]) == 2
-    assert "--images: got 0; expected at least 1" in capsys.readouterr().err
+    assert "--images: got 0; expected a whole number of at least 1" in capsys.readouterr().err

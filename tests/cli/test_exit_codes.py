@@ -1,15 +1,17 @@
 """docs/commands.md: its tables of commands, exit codes and environment variables say what is so."""
 
+import argparse
 import errno
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 import hypvl.__main__
 from hypvl.cli.common import INTERRUPTED, UNREAD, run_main
+from hypvl.cli.numbers import Number
 from hypvl.cli.registry import commands
 from hypvl.errors import CheckpointError, ConfigError, DataError, MissingDataError, StoppedError, UserError
 from hypvl.training.loop import exit_code
@@ -60,6 +62,42 @@ def test_flags_that_are_wrong_end_with_2(capsys: pytest.CaptureFixture[str]) -> 
             command.load().build_parser().parse_args(["--no-such-flag"])
         assert end.value.code == 2, command.name
     assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_numbers_out_of_range_end_with_2_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = 0
+    for command in commands().values():
+        for flag, number in _impossible(command.load().build_parser()):
+            message = f"error: {flag}: got {number}"
+            code = run_main(
+                lambda argv, flag=flag, number=number: _parsed(argv, flag, number), [command.name]
+            )
+            assert code == 2, (command.name, flag, number)
+            assert capsys.readouterr().err.startswith(message), (command.name, flag)
+            checked += 1
+    assert checked > 50
+
+
+def _impossible(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """A number out of the range of each flag that takes numbers; every one must say its range."""
+    for action in parser._actions:
+        assert action.type not in (int, float), f"{parser.prog} {action.dest}: see hypvl/cli/numbers.py"
+        if isinstance(action.type, Number) and action.help != argparse.SUPPRESS:
+            yield action.option_strings[0], "-1" if action.type.is_whole else "nan"
+            if action.type.most is not None:
+                most = action.type.most + 1
+                yield action.option_strings[0], str(most if action.type.is_whole else float(most))
+
+
+def _parsed(argv: Sequence[str], flag: str, number: str) -> int:
+    parser = commands()[argv[0]].load().build_parser()
+    for action in parser._actions:
+        action.required = False
+    for group in parser._mutually_exclusive_groups:
+        group.required = False
+    positional = [action for action in parser._actions if not action.option_strings]
+    parser.parse_args(["x" for action in positional if action.nargs != "*"] + [flag, number])
+    return 0
 
 
 def test_the_table_lists_the_exit_codes_there_are() -> None:

@@ -220,7 +220,7 @@ def test_means_of_another_model_are_refused(
         (["--config", "SETS", "--train-samples", "3"], "give either --config"),
         (["--config", "SETS"], "--only: missing; "),
         (["--config", "SETS", "--only", "pear"], "'pear' is not in"),
-        (["--train-samples", "0"], "--train-samples: got 0; expected at least 1"),
+        (["--train-samples", "0"], "--train-samples: got 0; expected a whole number of at least 1"),
         (["--train-samples", "4", "--output", "means.npy"], "means.npy: ends in '.npy'"),
     ],
 )

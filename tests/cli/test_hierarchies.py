@@ -146,14 +146,14 @@ def test_kept_embeddings_are_used(tmp_path: Path, photos: Path) -> None:
         (
             rank_by_root.main,
             ["--input", ".", "--max-angle", "200"],
-            "--max-angle: got 200; expected 0 to 180",
+            "--max-angle: got 200.0; expected a number of at least 0 and up to 180",
         ),
         (radius_histograms.main, ["--inputs", "a", "a"], "--names: got a, a for 2 inputs"),
         (radius_histograms.main, ["--inputs", "a", "--bins", "0"], "--bins: got 0"),
         (
             image_interpolations.main,
             ["--image-path", "a", "--target-image-path", "b", "--pool", "c", "--steps", "1"],
-            "--steps: got 1; expected at least 2",
+            "--steps: got 1; expected a whole number of at least 2",
         ),
         (
             image_interpolations.main,

@@ -116,7 +116,7 @@ def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
         (["--captions", "no.csv"], "error: no.csv: cannot be read (No such file or directory)", 1),
         (
             ["--captions", "x.csv", "--num-workers", "-1"],
-            "error: --workers: got -1; expected at least 0",
+            "error: --workers: got -1; expected a whole number of at least 0",
             2,
         ),
         (
@@ -124,7 +124,11 @@ def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
             "error: --engine ray: needs --output-dir, a file for each caption file",
             2,
         ),
-        (["--captions", "x.csv", "--limit", "0"], "error: --limit: got 0; expected at least 1", 2),
+        (
+            ["--captions", "x.csv", "--limit", "0"],
+            "error: --limit: got 0; expected a whole number of at least 1",
+            2,
+        ),
         (
             ["--captions", "x.csv", "--guess-top", "3"],
             "error: --guess-top 3: expected more than --guess-skip 3",

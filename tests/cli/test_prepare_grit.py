@@ -55,8 +55,8 @@ def test_flags_reach_the_settings(raw: Path, tmp_path: Path) -> None:
     [
         (["--num-workers", "-1"], 2, "--workers: got -1"),
         (["--engine", "slurm-array", "--index", "2", "--count", "2"], 2, "--index: got 2; expected 0 to 1"),
-        (["--min-size", "0"], 1, "min_size: got 0"),
-        (["--max-bad-fraction", "7"], 1, "max_bad_fraction: got 7"),
+        (["--min-size", "0"], 2, "--min-size: got 0"),
+        (["--max-bad-fraction", "7"], 2, "--max-bad-fraction: got 7"),
         (["--tarfiles", "nowhere.tar"], 1, "nowhere.tar: no such file"),
     ],
 )

@@ -74,7 +74,7 @@ def test_what_cannot_be_used_is_said_in_one_sentence(
             ["--run", str(run), "--data", table, "--projection", "horopca", *COMMON],
             "--projection: got 'horopca'",
         ),
-        (["--run", str(run), "--points", "1"], "--points: got 1; expected at least 2"),
+        (["--run", str(run), "--points", "1"], "--points: got 1; expected a whole number of at least 2"),
     )
     for arguments, message in cases:
         assert run_main(main, arguments) != 0
