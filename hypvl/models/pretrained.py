@@ -19,7 +19,7 @@ from hypvl.io.files import file_digest
 from hypvl.io.json_text import parse_json
 from hypvl.io.progress import terminal_bar
 from hypvl.io.redact import redact_url
-from hypvl.io.remote import download
+from hypvl.io.remote import DownloadError, download
 
 WEB = ("http://", "https://")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -110,7 +110,8 @@ def download_weights(url: str, *, sha256: str | None = None, cache_dir: str | Pa
 
     Raises:
         ConfigError: No checksum of 64 hex digits, or two that differ.
-        DownloadError: The server does not give it, or its checksum is another; no file is left.
+        DownloadError: The server does not give it, its checksum is another, or it is a web page or something else that
+            cannot be weights; no file is left.
         UnwritableError: It cannot be written.
     """
     address, wanted = _address(url, sha256)
@@ -126,12 +127,30 @@ def download_weights(url: str, *, sha256: str | None = None, cache_dir: str | Pa
         with terminal_bar(name, unit="bytes") as move_bar:
             download(address, target, sha256=wanted, progress=partial(_move, move_bar))
         if wanted is None:
+            _check_begin(target, redact_url(address))
             logger.warning(
                 "{}: no checksum was given; the file that came has #sha256={}",
                 redact_url(address),
                 file_digest(target, "sha256"),
             )
     return target
+
+
+def _check_begin(file: Path, address: str) -> None:
+    """Remove a file that holds no weights: kept, it would be taken for them at the next call, too."""
+    with file.open("rb") as content:
+        begin = content.read(16)
+    # the archive of torch.save, and the pickle it once wrote
+    is_torch = begin.startswith((b"PK\x03\x04", b"\x80"))
+    is_safetensors = begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < file.stat().st_size
+    if is_torch or is_safetensors:
+        return
+    file.unlink()
+    page = begin.lstrip().startswith(b"<")
+    raise DownloadError(
+        f"{address}: gave {'a web page' if page else f'what begins with {begin!r}'}, not weights; it was deleted. "
+        "Expected the address of a .pth, .pt or .safetensors file itself."
+    )
 
 
 def _move(move_bar: Any, there: int, total: int | None) -> None:

@@ -84,6 +84,30 @@ def test_without_a_checksum_it_is_named(address: str, published: bytes, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"\n<!DOCTYPE html><title>Sign in</title>",
+            r"page\.pth: gave a web page, not weights; it was deleted",
+        ),
+        (b'{"error": "try later"}', r"gave what begins with b'\{\"error\": \"try l', not weights"),
+        (b"", r"gave what begins with b'', not weights"),
+    ],
+)
+def test_what_is_no_weights_is_not_kept(
+    server: Any, model: Any, published: bytes, content: bytes, message: str, tmp_path: Path
+) -> None:
+    server.state["content"] = content
+    address = url(server, "/page.pth")
+    for _ in range(2):
+        with pytest.raises(DownloadError, match=message):
+            from_pretrained(address, TINY, cache_dir=tmp_path)
+        assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+    server.state.update(content=published, etag='"two"')
+    assert same(from_pretrained(address, TINY, cache_dir=tmp_path), model)
+
+
+@pytest.mark.parametrize(
     ("ending", "sha256", "message"),
     [
         ("#sha256=abc", None, "sha256 is 'abc'; expected 64 hex digits"),
