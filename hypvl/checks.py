@@ -7,6 +7,7 @@ import fnmatch
 import math
 import numbers
 import operator
+import os
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import NoneType
@@ -124,6 +125,24 @@ def whole_number(name: str, value: Any, *, least: int | None = None, most: int |
 def whole_number_or_none(name: str, value: Any, *, least: int) -> int | None:
     """None, or ``value`` as :func:`whole_number`."""
     return None if value is None else whole_number(name, value, least=least)
+
+
+def one_path(name: str, value: Any) -> str:
+    """A path, or an address, that is one: a text that is not empty, or a ``Path``.
+
+    Raises:
+        ValueError: otherwise; the message names the argument and what came.
+
+    Example:
+        >>> one_path("shard", "00000.tar")
+        '00000.tar'
+    """
+    if isinstance(value, (str, os.PathLike)) and (path := os.fspath(value)) and isinstance(path, str):
+        return path
+    kind = (
+        short(value) if isinstance(value, (str, bytes, int, float, NoneType)) else f"a {type(value).__name__}"
+    )
+    raise ValueError(f"{name}: got {kind}; expected one path, a str or Path.")
 
 
 def natural_number(text: str, *, digits: int = 18) -> int | None:

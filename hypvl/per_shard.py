@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from hypvl.checks import one_of
+from hypvl.checks import one_of, one_path
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze, Transform
 from hypvl.embedding.encode import Amp, Encoding
 from hypvl.embedding.extract import Extracted, Format, ShardEncoder, extract
@@ -97,6 +97,7 @@ def encode_shard(
         The number of rows, and of images that cannot be read; ``existed``: whether the shard was there already.
 
     Raises:
+        ValueError: an argument of another type, such as a model that is built already, or out of range.
         DataError: the shard cannot be read or encoded, or was made with other settings.
         CheckpointError: the folder holds the embeddings of another model.
 
@@ -112,7 +113,14 @@ def encode_shard(
     one_of("preprocess", preprocess, Preprocess | None)
     one_of("stage", stage, Stage)
     one_of("format", format, Format)
-    place = str(shard)
+    place = one_path("shard", shard)
+    one_path("output_dir", output_dir)
+    for name, value in (
+        ("model", model),
+        ("checkpoint", checkpoint),
+    ):  # of files, since every process loads its own
+        if value is not None or name == "model":
+            one_path(name, value)
     if Path(place.partition("?")[0]).suffix.lower() in _TABLES:
         (source,) = text_shards([place], text_key=text_key or "caption", id_key=id_key)
     else:

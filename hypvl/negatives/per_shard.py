@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hypvl.checks import whole_number
+from hypvl.checks import one_path, whole_number
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import open_new
 from hypvl.io.redact import redact_url
@@ -134,6 +134,7 @@ def negatives_shard(
         ``files``: the name of the file in the folder; ``counts``: captions, and valid negatives by type.
 
     Raises:
+        ValueError: ``captions`` or ``output_dir`` is no path.
         DataError: the file cannot be read or has no captions, or the folder is of other settings.
 
     Example:
@@ -144,14 +145,17 @@ def negatives_shard(
         >>> result.files, result.counts["captions"], result.counts["types"]["attribute"]["valid"]
         (('0.jsonl',), 1, 1)
     """
-    arguments = SourceArguments(places=(str(captions),), **(source or {}))
+    folder = Path(one_path("output_dir", output_dir))
+    arguments = SourceArguments(places=(one_path("captions", captions),), **(source or {}))
     make = ShardNegatives(
         BuiltinArguments() if backend is None else backend,
         Settings() if settings is None else settings,
         part_size,
     )
-    (unit,) = _units(arguments)
-    return make_unit(unit, make, folder=_folder(Path(output_dir), arguments, make, claim_minutes))
+    units = _units(arguments)
+    if len(units) > 1:
+        raise DataError(f"{captions}: names {len(units):,} files; expected one.")
+    return make_unit(units[0], make, folder=_folder(folder, arguments, make, claim_minutes))
 
 
 def _units(source: SourceArguments) -> list[Unit]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypvl.checks import number, one_path, setting
 from hypvl.data.grit.boxes import GritSettings, convert_sample
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import expand_shards, sample_members
@@ -61,7 +62,7 @@ class Counts:
             shown = "; ".join(f"{key}: {reason}" for key, reason in list(self.first_bad.items())[:_KEPT_BAD])
             raise DataError(
                 f"{bad:,} of {self.samples:,} samples ({bad / self.samples:.1%}) could not be used ({shown}); more "
-                f"than --max-bad-fraction {max_bad_fraction:g}: repair the data, or raise it."
+                f"than {setting('max_bad_fraction', value=f'{max_bad_fraction:g}')}: repair the data, or raise it."
             )
 
     def record(self) -> dict[str, Any]:
@@ -113,11 +114,11 @@ def prepare_grit(
         The counts over all TARs of the engine's share, those of earlier calls included.
 
     Raises:
+        ValueError: ``max_bad_fraction`` is out of range.
         DataError: when input or output cannot be used; when too many samples are bad; at the end, when some of
             the TARs could not be read.
     """
-    if not 0 <= max_bad_fraction <= 1:
-        raise DataError(f"max_bad_fraction: got {max_bad_fraction}; expected 0 to 1.")
+    number("max_bad_fraction", max_bad_fraction, least=0, most=1)
     engine = Engine() if engine is None else engine
     settings = GritSettings() if settings is None else settings
     units = [_unit(path, settings) for path in _sources(tarfiles).values()]
@@ -162,6 +163,7 @@ def grit_shard(
     output_dir: str | Path,
     settings: GritSettings | None = None,
     *,
+    max_bad_fraction: float = 0.1,
     claim_minutes: float = CLAIM_MINUTES,
 ) -> UnitResult:
     """Process one raw GRIT TAR to ``output_dir/<its name>``, once: what one process of :func:`prepare_grit` does.
@@ -169,19 +171,35 @@ def grit_shard(
     For pools, Spark or NeMo Curator: it is picklable, may be called again or by several processes, and the same TAR
     gives the same bytes.
 
+    Args:
+        shard: The raw TAR.
+        output_dir: Folder to create, or of other calls with the same settings.
+        settings: Which boxes are written.
+        max_bad_fraction: Share of bad samples, in [0, 1], above which this is an error. The TAR that was made stays, as
+            in :func:`prepare_grit`: a call that allows more takes it as it is.
+        claim_minutes: See :mod:`hypvl.units.claims`.
+
     Returns:
         ``files``: the name of the TAR in the folder; ``counts``: as :class:`Counts`; ``status``: made or existed.
 
     Raises:
-        DataError: the TAR cannot be read, the folder is of other settings, or it cannot be written.
+        ValueError: ``shard`` or ``output_dir`` is no path, or the share out of range.
+        DataError: the TAR cannot be read or is none, too many samples are bad, the folder is of other settings, or it
+            cannot be written.
 
     Example:
         >>> grit_shard("raw/00000.tar", "processed").counts["boxes"]  # doctest: +SKIP
         18231
     """
+    number("max_bad_fraction", max_bad_fraction, least=0, most=1)
     settings = GritSettings() if settings is None else settings
-    (path,) = _sources([str(shard)]).values()
-    return make_unit(_unit(path, settings), _make, folder=_folder(Path(output_dir), settings, claim_minutes))
+    folder = Path(one_path("output_dir", output_dir))
+    paths = list(_sources([one_path("shard", shard)]).values())
+    if len(paths) > 1:
+        raise DataError(f"{shard}: names {len(paths):,} TAR files; expected one.")
+    result = make_unit(_unit(paths[0], settings), _make, folder=_folder(folder, settings, claim_minutes))
+    Counts.from_record(result.counts).check(max_bad_fraction)
+    return result
 
 
 def _unit(path: Path, settings: GritSettings) -> Unit:
@@ -202,7 +220,7 @@ def _make(argument: tuple[Path, GritSettings], folder: Path, tick: Tick) -> Made
     """Process one raw TAR into ``folder``; ``tick`` receives the bytes that are done.
 
     Raises:
-        DataError: when it is not a TAR at all.
+        DataError: when it is not a TAR at all, or nothing of it is left.
         UnwritableError: when the output cannot be written.
     """
     source, settings = argument
@@ -227,6 +245,10 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
         index = build_index(ReadAhead(reader.read, _BLOCK), size, reader.place)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}).") from error
+    if index.damage is not None and len(index) == 1 and len(index.members(0)) == 0:
+        raise DataError(
+            f"{source}: nothing of it can be read ({index.damage}); expected a TAR, download it again."
+        )
     read = ReadAhead(reader.read, _BLOCK)
     counts = Counts(samples=len(index))
     units = 0
