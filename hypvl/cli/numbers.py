@@ -1,6 +1,7 @@
 """Numbers of flags: each says what it may be, and a parser refuses others before anything is read."""
 
 import argparse
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class Number:
 
     def check(self, flag: str, value: Any) -> None:
         """Raises ConfigError, which names the flag and the range, for a number out of range."""
+        if not math.isfinite(value):
+            raise ConfigError(f"{flag}: got {value}; expected a finite number.")
         try:
             if self.is_whole:
                 whole_number(

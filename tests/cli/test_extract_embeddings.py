@@ -90,7 +90,7 @@ def test_a_failed_shard_is_reported_and_the_others_are_done(
     assert run(tmp_path, *given) == 1
     said = capsys.readouterr()
     assert "1 of 1 images cannot be read" in said.err and "1 of 2 shards failed" in said.err
-    assert "1 embeddings in 1 of 2 shards" in said.out
+    assert "1 embedding in 1 of 2 shards" in said.out
     assert run(tmp_path, "--image-dir", str(tmp_path / "none")) == 1
     assert "is not a folder" in capsys.readouterr().err
     assert run(tmp_path, *given, "--shard-size", "0") == 2
@@ -191,7 +191,7 @@ def test_names_that_are_not_utf8(kind: str, tmp_path: Path, capsys: pytest.Captu
     more = ["--image-dir", str(folder), "--format", kind, "--max-bad-fraction", "0.5"]
     assert run(tmp_path, *more) == 0
     shown = capsys.readouterr()
-    assert "1 embeddings in 1 of 1 shards" in shown.out and "\x1b" not in shown.out + shown.err
+    assert "1 embedding in 1 of 1 shards" in shown.out and "\x1b" not in shown.out + shown.err
     if kind == "safetensors":
         (group,) = EmbeddingStore(tmp_path / "out").groups()
         assert group.all_rows()[0] == [str(folder / os.fsdecode(b"\xe9.png"))]

@@ -300,7 +300,10 @@ BAD = {
     "no schedule": (["~optim.lr_scheduler"], r"optim\.lr_scheduler: got None; expected a mapping"),
     "a setting that is none": (["+train.note=first"], r"unknown key 'train\.note'"),
     "no samples for the root": (["train.root_samples=0"], r"train\.root_samples: got 0"),
-    "fewer GPUs than none": (["--num-gpus", "-1"], "--num-gpus: got -1; expected 0 or more"),
+    "fewer GPUs than none": (
+        ["--num-gpus", "-1"],
+        "--num-gpus: got -1; expected a whole number of at least 0",
+    ),
     "no window": (["dataset.shuffle_window=0"], r"dataset\.shuffle_window: got 0"),
     "url without scheme": (
         ["--num-machines", "2", "--dist-url", "localhost:1"],
