@@ -11,6 +11,7 @@ from hypvl.checks import closest
 from hypvl.cli.common import DEBUG_VARIABLE, load_config, show_traceback, system_error
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, MissingDataError, UserError
+from hypvl.io.progress import SOON, no_bars, terminal_bar
 from hypvl.io.redact import redact_text
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def measure_entry(
     """One evaluation of a config as an entry of a results file (a collective).
 
     An error is recorded in the entry (``status``, ``reason``) and stops no other evaluation. ``progress``: whether
-    encoding may show bars.
+    bars may be shown.
     """
     from hypvl import distributed
     from hypvl.config import instantiate
@@ -121,7 +122,8 @@ def measure_entry(
             with remover.applied(evaluator, set_name=name) as applied:
                 result = evaluator(model, context)
             result.meta["standardization"] = applied
-        intervals = bootstrap_intervals(result.samples, strata=result.strata)
+        with terminal_bar("bootstrap intervals", after=SOON) as move_bar:
+            intervals = bootstrap_intervals(result.samples, strata=result.strata, on_draws=move_bar)
         entry: dict[str, Any] = {
             "status": "ok",
             "metrics": result.metrics,
@@ -138,7 +140,8 @@ def measure_entry(
     failures = [other for other in distributed.gather_objects(failure) if other is not None]
     if failures:
         return failures[0]
-    entry, failure = _caught(measure)
+    with no_bars(hidden=not (progress and distributed.is_main())):
+        entry, failure = _caught(measure)
     if entry is None:
         assert failure is not None
         return failure

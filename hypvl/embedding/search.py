@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.embedding.protocol import EvaluableModel, Modality, check_scores, evaluating
+from hypvl.io.progress import counted
 from hypvl.metrics.ranking import rank_keys
 
 
@@ -47,7 +48,7 @@ def search(
     _check_not_empty(queries, keys)
     parts: list[tuple[Tensor, Tensor]] = []
     with evaluating(model) as device:
-        for query in queries.split(query_chunk):
+        for query in counted(queries.split(query_chunk), "searching"):
             query = query.to(device)
             best = StreamingTopK(k)
             for start in range(0, len(keys), key_chunk):
@@ -88,7 +89,7 @@ def search_both_ways(
     with evaluating(model) as device:
         key_starts = range(0, len(keys), key_chunk)
         of_keys = [StreamingTopK(k) for _ in key_starts]
-        for start in range(0, len(queries), query_chunk):
+        for start in counted(range(0, len(queries), query_chunk), "searching both ways"):
             query = queries[start : start + query_chunk].to(device)
             of_queries = StreamingTopK(k)
             for key_start, best in zip(key_starts, of_keys, strict=True):
@@ -137,7 +138,7 @@ def exact_ranks(
             return scores
 
         starts = range(0, len(keys), key_chunk)
-        for begin in range(0, len(queries), query_chunk):
+        for begin in counted(range(0, len(queries), query_chunk), "ranking"):
             query = queries[begin : begin + query_chunk].to(device)
             right_keys = right[begin : begin + query_chunk]
             rows = torch.tensor(
@@ -190,7 +191,7 @@ def pair_scores(
         raise ValueError(f"asked: got {len(asked)} entries for {len(queries)} queries; expected one each.")
     result: list[list[float]] = []
     with evaluating(model) as device:
-        for start in range(0, len(queries), chunk):
+        for start in counted(range(0, len(queries), chunk), "scoring pairs"):
             wanted = asked[start : start + chunk]
             rows = list(dict.fromkeys(row for own in wanted for row in own))
             if not rows:

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of metrics that are means over items, or means over groups of items."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ def bootstrap_intervals(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    on_draws: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the means, by resampling the items with replacement.
 
@@ -32,6 +33,7 @@ def bootstrap_intervals(
         level: Share of the resampled means inside, in (0, 1).
         resamples: Number of resamples, >= 100.
         seed: Seed of the resamples; nothing else is random.
+        on_draws: Called with the resamples that are drawn, and all that will be.
 
     Returns:
         Metric -> (low, high), on the scale of the values. Metrics without items are left out.
@@ -62,12 +64,17 @@ def bootstrap_intervals(
             together.setdefault((len(values), groups), []).append(name)
     result: dict[str, tuple[float, float]] = {}
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    for (_, groups), names in together.items():
+    for number, ((_, groups), names) in enumerate(together.items()):
         table = torch.tensor([list(samples[name]) for name in names], dtype=torch.float64)  # (M, N)
         if not bool(table.isfinite().all()):
             bad = names[int((~table.isfinite()).any(dim=1).nonzero()[0])]
             raise ValueError(f"samples of {bad}: got NaN or infinite values; expected finite ones.")
-        means = _resampled_means(table, resamples, seed, groups)  # (M, R)
+
+        def drawn(count: int, before: int = number * resamples) -> None:
+            if on_draws is not None:
+                on_draws(before + count, len(together) * resamples)
+
+        means = _resampled_means(table, resamples, seed, groups, drawn)  # (M, R)
         # Rounded sums may leave the range by their last digit.
         means = torch.minimum(torch.maximum(means, table.amin(1, keepdim=True)), table.amax(1, keepdim=True))
         bounds = means.quantile(edges, dim=1)  # (2, M)
@@ -87,7 +94,7 @@ def _numbered(name: str, groups: Sequence[Hashable], count: int) -> tuple[int, .
 
 
 def _resampled_means(
-    values: Tensor, resamples: int, seed: int, groups: tuple[int, ...] | None = None
+    values: Tensor, resamples: int, seed: int, groups: tuple[int, ...] | None, drawn: Callable[[int], None]
 ) -> Tensor:
     """(M, N) -> (M, R): means, or with groups the plain means of the groups' means."""
     count = values.shape[1]
@@ -101,6 +108,7 @@ def _resampled_means(
         size = sizes[group]  # (N,), of the group that the item is drawn from
         begin = (sizes.cumsum(0) - sizes)[group]
     for start in range(0, resamples, at_once):
+        drawn(start)
         shape = (min(at_once, resamples - start), count)
         if groups is None:
             draws = torch.randint(count, shape, generator=generator)  # (r, N)

@@ -12,7 +12,7 @@ from hypvl.cli.evaluate import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--batch-size", "0"), "encoding.batch_size: got 0; expected a whole number of at least 1"),
+        (("--batch-size", "0"), "--batch-size: got 0; expected a whole number of at least 1"),
         (("--only", ""), "--only: '' is not in"),
         (
             ("--output", "results.txt"),

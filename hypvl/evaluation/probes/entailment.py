@@ -18,6 +18,7 @@ from hypvl.embedding.protocol import EvaluableModel, check_embeddings
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.sphere import normalize
+from hypvl.io.progress import counted
 from hypvl.metrics.ranking import accuracy_chance
 
 
@@ -142,7 +143,7 @@ class VisualEntailment(Evaluator):
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         accuracies: list[float] = []
         best = {name: value.clone() for name, value in network.state_dict().items()}
-        for _ in range(self.epochs):
+        for _ in counted(range(self.epochs), "training the classifier"):
             order = torch.randperm(len(train.labels), generator=generator).to(train.labels.device)
             for rows in order.split(self.batch_size):
                 loss = nn.functional.cross_entropy(network(train.inputs(rows)), train.labels[rows])

@@ -20,6 +20,7 @@ from hypvl.evaluation.labelled_images import Label, encode_labelled
 from hypvl.evaluation.probes.fine_tune_batches import FeatureBatches, ImageBatches, TrainingBatches
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
+from hypvl.io.progress import counted
 
 #: Learning rates of the published search; :mod:`hypvl.evaluation.probes.sweep` searches the weight decays of each.
 LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -218,7 +219,8 @@ class FineTune(SupervisedEvaluator):
         step = 0
         with torch.random.fork_rng(devices=cuda), torch.enable_grad():
             torch.manual_seed(seed)  # dropout
-            for inputs, rows in batches.steps(order, device):
+            label = f"fine-tuning, learning rate {rates.learning_rate:g}, weight decay {rates.weight_decay:g}"
+            for inputs, rows in counted(batches.steps(order, device), label, total=len(order)):
                 if len(rows) < 2:  # one readable image has no variance
                     continue
                 step += 1

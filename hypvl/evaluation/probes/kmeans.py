@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import whole_number
+from hypvl.io.progress import counted
 
 BLOCK = 4096
 
@@ -26,7 +27,7 @@ class Clustering:
     objectives: list[float]  # inertia at the start of each iteration; it never rises
 
 
-def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clustering:
+def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100, label: str = "k-means") -> Clustering:
     """Lloyd's algorithm: assign points to the nearest centroid, move centroids to the mean of their points, repeat.
 
     A centroid without points stays. The algorithm ends early when no label changes. Labels and inertia are of the final
@@ -36,6 +37,7 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
         points: (N, D), fp32 or fp64, finite, at most 1e18 (fp32) from their mean.
         centroids: The start, (K, D).
         iterations: Limit, at least 0.
+        label: What the progress bar says.
 
     Raises:
         ValueError: for other shapes, or points that are not finite.
@@ -57,7 +59,7 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
     centroids = centroids - centre
     objectives: list[float] = []
     labels, inertia = nearest(points, centroids)
-    for _ in range(iterations):
+    for _ in counted(range(iterations), label):
         objectives.append(inertia)
         means, counts = cluster_means(points, labels, clusters=len(centroids))
         centroids = torch.where(counts[:, None] > 0, means, centroids.to(means.dtype))
@@ -81,7 +83,10 @@ def best_kmeans(
     whole_number("restarts", restarts, least=1)
     generator = torch.Generator().manual_seed(seed)
     starts = (drawn_centroids(points, clusters, generator=generator) for _ in range(restarts))
-    runs = (kmeans(points, start, iterations=iterations) for start in starts)
+    runs = (
+        kmeans(points, start, iterations=iterations, label=f"k-means, start {number} of {restarts}")
+        for number, start in enumerate(starts, 1)
+    )
     return min(runs, key=lambda one: one.inertia)  # the first of equal ones
 
 
@@ -100,7 +105,7 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
     chosen = [min(int(draws[0] * len(points)), len(points) - 1)]
     lengths = points.square().sum(-1)
     least = _squares_to(points, lengths, chosen[0])  # (N,)
-    for draw in draws[1:]:
+    for draw in counted(draws[1:], "centroids to start k-means from"):
         mass = least.cumsum(0)
         total = float(mass[-1])
         if total > 0:

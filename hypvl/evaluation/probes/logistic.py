@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hypvl.checks import number, one_of
 from hypvl.evaluation.labelled_images import check_features
+from hypvl.io.progress import SOON, terminal_bar
 
 #: Precision of the solver; ``"mixed"`` solves in fp32 as far as fp32 can go, and continues in fp64.
 Precision: TypeAlias = Literal["mixed", "fp64", "fp32"]
@@ -125,7 +126,12 @@ class LogisticPath:
         costs = tuple(float(cost) for cost in costs)
         if not costs or not all(0 < c < math.inf for c in costs):
             raise ValueError(f"costs: got {list(costs)}; expected positive numbers, at least one.")
-        solved = {cost: self._solve(cost) for cost in sorted(set(costs))}
+        todo = sorted(set(costs))
+        with terminal_bar("logistic regression", after=SOON) as move_bar:
+            solved = {}
+            for done, cost in enumerate(todo):
+                move_bar(done, len(todo), f"logistic regression, cost {cost:g}")
+                solved[cost] = self._solve(cost)
         models = [self._all_classes(self._solutions[cost]) for cost in costs]
         return LogisticModels(
             costs=costs,
