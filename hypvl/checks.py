@@ -67,6 +67,16 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {noun}"
 
 
+def none_of(number: int, noun: str, does: str, does_not: str) -> str:
+    """What is said of a file or set of which nothing serves.
+
+    Example:
+        >>> none_of(2000, "image", "is there", "is not there"), none_of(1, "image", "is there", "is not there")
+        ('none of its 2,000 images is there', 'its only image is not there')
+    """
+    return f"its only {noun} {does_not}" if number == 1 else f"none of its {count_of(number, noun)} {does}"
+
+
 def set_flags(flags: Iterable[str]) -> None:
     """Name the flags of the command that runs, for :func:`setting`; none: no command does."""
     _FLAGS.set(frozenset(flags))

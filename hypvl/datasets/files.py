@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from hypvl.checks import one_of, setting
+from hypvl.checks import none_of, one_of, setting
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below, read_regular
@@ -150,8 +150,8 @@ def require_images(paths: Iterable[Path], *, source: Path, what: str = "its imag
     paths = list(paths)
     if paths and not any(path.is_file() for path in paths):
         raise MissingDataError(
-            f"{source}: none of its {len(paths)} images is there, such as {paths[0]}; put {what} there, or give the "
-            f"folder by {_folder_setting()}."
+            f"{source}: {none_of(len(paths), 'image', 'is there, such as', 'is not there:')} {paths[0]}; "
+            f"put {what} there, or give the folder by {_folder_setting()}."
         )
 
 

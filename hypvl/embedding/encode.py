@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of, setting, whole_number, whole_number_or_none
+from hypvl.checks import none_of, number, one_of, setting, whole_number, whole_number_or_none
 from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
@@ -194,7 +194,7 @@ class CachedEncoder:
         self.encoding.check_unreadable(label, encoded.bad, total=count)
         if encoded.rows is None:
             raise DataError(
-                f"{label}: none of its {count} images can be read; the first: {encoded.bad[0][1]}"
+                f"{label}: {none_of(count, 'image', 'can be read', 'cannot be read')}; the first: {encoded.bad[0][1]}"
             )
         self.unreadable += encoded.bad
         return EncodedImages(encoded.rows, torch.tensor(encoded.indices, dtype=torch.int64), encoded.bad)

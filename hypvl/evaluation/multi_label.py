@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import none_of, one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.prompts import class_prompts, generic_templates
 from hypvl.datasets.images import images_of
@@ -85,7 +85,9 @@ class MultiLabelClassification(Evaluator):
         check_labels(given, data.keys, num_classes=len(classes))
         labels = [sorted(classes_of(label)) for label in given]
         if not any(labels):
-            raise DataError(f"dataset: none of its {len(labels)} images has a label; expected at least one.")
+            raise DataError(
+                f"dataset: {none_of(len(labels), 'image', 'has a label', 'has no label')}; expected one."
+            )
         prompts = encode_prompts(encoder, self._prompts)
         images = encoder.encode_images(images_of(data), transform=ResizeCenterCrop.of(model))
         scores = torch.zeros(len(labels), len(classes), dtype=torch.float64)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from hypvl.checks import whole_number
 from hypvl.errors import DataError, UserError
-from hypvl.io.redact import redact_text
+from hypvl.io.redact import redact_text, redact_url
 from hypvl.negatives.backends.base import Backend, BackendArguments
 from hypvl.negatives.entries import SourceArguments
 from hypvl.negatives.generate import Row, Settings, make_negatives
@@ -66,6 +66,7 @@ def make_hard_negatives(
     plan = {
         "format": _FORMAT,
         "captions": captions.fingerprint,
+        "files": [redact_url(place) for place in source.places],  # not compared: only to name them
         "seed": settings.seed,
         "types": list(settings.types),
         "relation": settings.relation,

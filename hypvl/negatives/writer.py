@@ -13,6 +13,8 @@ from hypvl.io.files import exclusive_lock, open_new, replacing, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.negatives.generate import TYPES, Negatives
 
+_NAMED = 3  # files of captions in a message
+
 
 @dataclass
 class Counts:
@@ -140,11 +142,16 @@ class PartsWriter:
     def _difference(self, other: Any) -> str | None:
         if not isinstance(other, dict) or not other:
             return "nothing says how it was made"
-        if other == self._plan:
+        names = sorted({*other, *self._plan} - {"files"})
+        name = next((name for name in names if other.get(name) != self._plan.get(name)), None)
+        if name is None:
             return None
-        names = sorted({*other, *self._plan})
-        name = next(name for name in names if other.get(name) != self._plan.get(name))
-        return f"{name} was {other.get(name)}, now it is {self._plan.get(name)}"
+        if name != "captions":  # those are a checksum
+            return f"{name} was {other.get(name)}, now it is {self._plan.get(name)}"
+        before, now = (_listed_files(plan.get("files")) for plan in (other, self._plan))
+        if before == now or not before:
+            return f"the captions of {now}, or how they are read, have changed"
+        return f"captions were of {before}, now they are of {now}"
 
     def write(self, number: int, lines: str, counts: Counts) -> None:
         """Keep a part; it counts as there when its lines are."""
@@ -179,6 +186,13 @@ class PartsWriter:
 
     def _part(self, number: int) -> Path:
         return self._folder / f"part-{number:06d}.jsonl"
+
+
+def _listed_files(files: Any) -> str:
+    """The first names of a list; none of what is no such list, as in folders of earlier versions."""
+    names = [str(name) for name in files] if isinstance(files, list) else []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _read(path: Path) -> dict[str, Any]:

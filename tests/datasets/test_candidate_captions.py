@@ -137,7 +137,7 @@ def test_captions_of_images(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="expected an object of image names"):
             captions_of(write(candidates, content), images=tmp_path / "images")
     write(candidates, {"image3": "x"})
-    with pytest.raises(MissingDataError, match=r"none of its 1 images is there, such as .*image3"):
+    with pytest.raises(MissingDataError, match=r"its only image is not there: .*image3"):
         captions_of(candidates, images=tmp_path / "images")
 
 

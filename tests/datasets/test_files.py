@@ -24,6 +24,6 @@ def test_images_are_missing_when_not_one_is_there(tmp_path: Path) -> None:
     require_images([missing, here], source=tmp_path / "s.json", what="images of S")
     require_images([], source=tmp_path / "s.json", what="images of S")
     with pytest.raises(
-        MissingDataError, match=r"s\.json: none of its 1 images is there, .* put images of S there"
+        MissingDataError, match=r"s\.json: its only image is not there: .* put images of S there"
     ):
         require_images([missing], source=tmp_path / "s.json", what="images of S")

@@ -1,5 +1,6 @@
 """The whole job: parallel = serial, resumed = uninterrupted, and what stands in its way."""
 
+import dataclasses
 import fcntl
 import json
 from pathlib import Path
@@ -139,6 +140,27 @@ def test_other_settings_are_refused_or_replace(source, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.summary.json").unlink()
     with pytest.raises(DataError, match="nothing says how it was made"):
         make(source, output)
+
+
+def test_other_captions_are_named_by_their_files(source, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    make(source, output)
+    (old,) = source.places
+    other = tmp_path / "other.csv"
+    other.write_text("image,caption\n1.jpg,a red dog\n")
+    with pytest.raises(
+        DataError, match=rf"\(captions were of {old}, now they are of {other}\); name another"
+    ):
+        make(dataclasses.replace(source, places=(str(other),)), output)
+    Path(old).write_text("image,caption\n1.jpg,a red dog on a bed\n")
+    with pytest.raises(DataError, match=rf"\(the captions of {old}, or how they are read, have changed\)"):
+        make(source, output)
+    summary = tmp_path / "out.jsonl.summary.json"  # of an earlier version
+    content = json.loads(summary.read_text())
+    del content["plan"]["files"]
+    summary.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"\(the captions of {other}, or how they are read, have changed\)"):
+        make(dataclasses.replace(source, places=(str(other),)), output)
 
 
 def test_unfinished_output_of_other_settings(source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.checks import none_of
 from hypvl.datasets.files import require_files
 from hypvl.datasets.images import read_image
 from hypvl.errors import DataError, MissingDataError
@@ -87,8 +88,8 @@ class ZipImages:
                 self._zips[archive] = ZipReader(_find(folder, archive))
         if not any(self._exists(place) for place in places):
             raise MissingDataError(
-                f"{index}: none of its {len(places)} images is there, such as {places[0]}; put the ZIP files of "
-                f"the set into {folder}."
+                f"{index}: {none_of(len(places), 'image', 'is there, such as', 'is not there:')} {places[0]}; "
+                f"put the ZIP files of the set into {folder}."
             )
 
     @property

@@ -70,7 +70,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         LabelledTable(tmp_path / "set.jsonl")
     with pytest.raises(
         MissingDataError,
-        match=r"none of its 1 images is there, such as .*a\.png; put its images \(see images_root\)",
+        match=r"its only image is not there: .*a\.png; put its images \(see images_root\)",
     ):
         LabelledTable(write(tmp_path / "set.jsonl", {"image": "a.png", "label": "x"}))
     (tmp_path / "classes.json").write_text('{"names": []}')

@@ -198,7 +198,7 @@ def test_missing_files_are_named(tmp_path: Path, read: Any) -> None:
 
 def test_missing_images_are_named(root: Path) -> None:
     (root / "aro" / "images" / NAME).unlink()
-    with pytest.raises(MissingDataError, match=r"none of its 1 images is there.*put ARO's images"):
+    with pytest.raises(MissingDataError, match=r"its only image is not there.*put ARO's images"):
         aro.relations(root / "aro")
 
 

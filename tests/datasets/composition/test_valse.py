@@ -106,7 +106,7 @@ def test_some_pieces_have_their_own_averages_only(root: Path) -> None:
 
 def test_missing_files_are_named(root: Path) -> None:
     shutil.rmtree(root / "swig")
-    with pytest.raises(MissingDataError, match=r"action-replacement\.json: none of its 1 images is there"):
+    with pytest.raises(MissingDataError, match=r"action-replacement\.json: its only image is not there"):
         read(root)
     assert len(read(root, pieces=["existence", "plurals"]).choices) == 4
     (root / "valse" / "data" / "plurals.json").unlink()

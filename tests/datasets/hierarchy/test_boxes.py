@@ -83,7 +83,7 @@ def test_json_lines_and_the_demo_have_one_layout(tmp_path: Path) -> None:
         ({"boxes": [{"box": [0, 0, 30, 40], "phrase": "x"}]}, "a.png has the box .*fractions of the image"),
         ({"boxes": [{"box": [0.5, 0, 0.5, 1], "phrase": "x"}]}, "expected left < right"),
         ({"boxes": []}, "has no box that can be used"),
-        ({"image": "absent.png"}, "none of its 1 images is there"),
+        ({"image": "absent.png"}, "its only image is not there"),
     ],
 )
 def test_wrong_entries_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

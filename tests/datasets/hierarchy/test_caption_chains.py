@@ -81,7 +81,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"holds no hierarcaps_test\.csv .*TAU-VAILab/hierarcaps"):
         hierarcaps(tmp_path)
     (tmp_path / "test.json").write_text(json.dumps([{"cocoid": 7, "captions": CHAIN}]))
-    with pytest.raises(MissingDataError, match=r"none of its 1 images is there, such as .*000000000007\.jpg"):
+    with pytest.raises(MissingDataError, match=r"its only image is not there: .*000000000007\.jpg"):
         hierarcaps(tmp_path)
     with pytest.raises(MissingDataError, match=r"hierarchy\.json: is not there .*; make it"):
         demo_chains(tmp_path)

@@ -54,7 +54,7 @@ def test_coco_karpathy(root: Path) -> None:
     assert color(data, 1) == list(GREEN)
     with pytest.raises(DataError, match=r"no image with split 'exam'; expected one of restval, test\."):
         coco_karpathy(root / "coco", split="exam")
-    with pytest.raises(MissingDataError, match=r"none of its 1 images is there, such as .*000000000001\.jpg"):
+    with pytest.raises(MissingDataError, match=r"its only image is not there: .*000000000001\.jpg"):
         coco_karpathy(root / "coco", split="restval")
 
 
@@ -213,5 +213,5 @@ def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"holds no \.txt files"):
         caption_folder(tmp_path)
     write(tmp_path / "caption" / "1.txt", "one")
-    with pytest.raises(MissingDataError, match=r"none of its 1 images is there, such as .*image/1\.jpg"):
+    with pytest.raises(MissingDataError, match=r"its only image is not there: .*image/1\.jpg"):
         caption_folder(tmp_path)
