@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.report.datacomp import datacomp_lines
     from hypvl.report.summary import read_folder, summarize
+    from hypvl.report.tables import print_legend
 
     contents = {path.resolve(): content for root in args.paths for path, content in read_folder(root)}
     lines = "" if args.datacomp is None else datacomp_lines(list(contents.values()), metric=args.metric)
@@ -63,17 +64,17 @@ def main(argv: Sequence[str]) -> int:
     first = args.paths[0]
     path = (first if first.is_dir() else first.parent) / "summary.csv" if args.output is None else args.output
     _show(summary.cells(), markdown=args.markdown)
-    for name, metric in summary.metrics.items():
-        show(f"{name}: {metric}")
+    notes = [f"{name}: {metric}" for name, metric in summary.metrics.items()]
     for row in summary.rows:
         if row.missing:
             reasons = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
-            show(f"{_label(row)}: no result for {reasons}")
+            notes.append(f"{_label(row)}: no result for {reasons}")
         if len(row.units) > 1:
             units = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in row.units.items())
-            show(
+            notes.append(
                 f"{_label(row)}: no average of numbers in different units ({units}); choose --sets or a --metric"
             )
+    print_legend(notes)
     write_output(path, summary.as_csv().encode("utf-8", "backslashreplace"), flag="--output")
     show(path)
     if args.datacomp is not None:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ APPROXIMATE = "approximate"
 _LONGEST_CELL = 1 << 16  # characters
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 _NARROWEST = 10  # characters of a first column whose texts fold
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
@@ -163,7 +166,29 @@ def print_table(table: "Table", *, width: int | None = None) -> None:
     _fold(table, console.width)
     with console.capture() as printed:  # rich itself would end the process when the reader of a pipe has gone
         console.print(table)
-    sys.stdout.writelines(f"{line.rstrip(' ')}\n" for line in printed.get().splitlines())
+    sys.stdout.writelines(f"{_without_end(line)}\n" for line in printed.get().splitlines())
+
+
+def print_legend(lines: Iterable[str]) -> None:
+    """Print lines of text: on a terminal folded between words, what follows indented, else whole."""
+    from rich.console import Console
+
+    console = Console()
+    for line in lines:
+        text = printable(line, limit=_LONGEST_CELL)
+        if console.is_terminal:
+            # long names stay whole: the terminal folds them, and they can be copied
+            text = textwrap.fill(
+                text, console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+        sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _without_end(line: str) -> str:
+    """A line without spaces at its end; colours that end between or after them still do."""
+    kept = _LINE_END.sub("", line)
+    return kept + "".join(_COLOUR.findall(line[len(kept) :]))
 
 
 def _fold(table: "Table", width: int) -> None:

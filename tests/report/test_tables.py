@@ -1,13 +1,22 @@
 """Results as rows, for the terminal and for Markdown."""
 
 import io
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from hypvl.report.tables import Row, format_value, markdown_table, print_table, result_rows, rich_table
+from hypvl.report.tables import (
+    Row,
+    format_value,
+    markdown_table,
+    print_legend,
+    print_table,
+    result_rows,
+    rich_table,
+)
 
 RESULTS = {
     "digits": {"metrics": {"top1_accuracy": 93.25, "top1_accuracy_chance": 10.0, "mean_loss": 0.123456}},
@@ -160,3 +169,31 @@ def test_cells_are_shown_as_they_are() -> None:
     for text in ("meru[/v2]", "\\x1b]0;x\\x07[red]", "[b]", "[/]", "out[/v3]\\x9b"):
         assert text in shown
     assert "\x07" not in shown and "\x9b" not in shown
+
+
+def test_no_line_ends_with_spaces_on_a_terminal_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    print_table(rich_table([row.cells() for row in result_rows(LONG)], title="results"), width=100)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("\x1b[1m" in line for line in lines)
+    for line in lines:
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        assert shown == shown.rstrip(" ")
+        assert line.count("\x1b[0m") == len(re.findall(r"\x1b\[(?!0m)[0-9;]*m", line))  # every colour ends
+
+
+def test_a_legend_folds_between_words_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legend = ["order-chains: hierarchical_precision of the texts above", "x" * 50]
+    print_legend(legend)
+    assert capsys.readouterr().out.splitlines() == legend
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    print_legend(legend)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["order-chains:", "  hierarchical_precision of", "  the texts above", "x" * 50]
