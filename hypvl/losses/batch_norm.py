@@ -26,7 +26,8 @@ def standardize(x: Tensor, *, eps: float = EPS) -> Tensor:
     scale = reduction(x)
     x = x / scale
     mean, variance, _ = distributed.batch_statistics(x)  # (D,), (D,)
-    return (x - mean) * torch.rsqrt(variance + eps / scale / scale)
+    # Of reduced numbers, up to 1e6, a variance below 1e-20 is rounding; the cube of its root fits in fp32.
+    return (x - mean) * torch.rsqrt((variance + eps / scale / scale).clamp(min=1e-20))
 
 
 class BatchNorm(nn.Module):

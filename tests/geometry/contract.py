@@ -25,7 +25,7 @@ def rows(count: int, *, seed: int, scale: float = 0.7, dtype: torch.dtype = torc
     return (scale * torch.randn(count, D, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-class _Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):
     """Notes the size of the largest tensor that is made."""
 
     numel = 0
@@ -109,7 +109,7 @@ class GeometryContract:
         pairwise = [geometry.pairwise_similarity, geometry.ranking_similarity]
         pairwise += [] if cones is None else [cones.pairwise_exterior_angle]
         for function in pairwise:
-            with _Largest() as seen:
+            with Largest() as seen:
                 function(x, x).sum().backward()
             assert seen.numel < 40 * 40 * D, f"{function.__name__}: a tensor of {seen.numel} numbers"
 

@@ -21,6 +21,7 @@ from hypvl.losses.himo import PrincipalContrastive
 from hypvl.losses.info_nce import info_nce
 from hypvl.losses.ring import Part, around, check_gather
 from hypvl.losses.sigmoid import Sigmoid
+from tests.geometry.contract import Largest
 from tests.losses.implementations import forced
 from tests.losses.test_distributed import contracts
 from tests.losses.toy import GeometryOnly, context, random_features
@@ -228,6 +229,24 @@ def _numerical(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -
 @pytest.mark.slow
 def test_gradients_are_numerical_derivatives() -> None:
     assert run_ranks(3, gradient_is_right) == [True] * 3
+
+
+def largest_tensor() -> dict[str, int]:
+    """Numbers of the largest tensor that is made in a forward and backward pass, of blocks of 16 x 64 numbers."""
+    result = {}
+    for way in ("all", "ring"):
+        rows = {
+            view: random_features(16, 64, seed=i).requires_grad_() for i, view in enumerate((IMAGE, TEXT))
+        }
+        with Largest() as seen:
+            Contrastive(implementation="tiled")(context(MODELS["distance"](), rows, gather=way)).backward()  # type: ignore[arg-type]
+        result[way] = seen.numel
+    return result
+
+
+@pytest.mark.slow
+def test_no_rank_makes_a_tensor_of_all_rows() -> None:
+    assert run_ranks(3, largest_tensor) == [{"all": 3 * 16 * 64, "ring": 16 * 64}] * 3
 
 
 def test_a_ring_of_one_sums_its_block() -> None:

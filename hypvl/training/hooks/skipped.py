@@ -103,7 +103,8 @@ class SkippedSteps(Hook):
             "loss": loss,
             "grad_norm": norm,
             "terms": [name for name, value in zip(step.terms, values, strict=True) if not _finite(value)],
-            "rows": bad_rows,
+            "bad": len(bad_rows),
+            "rows": bad_rows[:_IN_FILE],
             "not_finite": [step.names[row] for row in bad_rows[:_IN_FILE]],
             "samples": len(step.names),
             "keys": step.names[:_IN_FILE],
@@ -119,7 +120,7 @@ class SkippedSteps(Hook):
                 record = {
                     "iteration": iteration,
                     **{name: of_rank[name] for name in ("rank", "loss", "grad_norm", "terms", "samples")},
-                    "not_finite": len(of_rank["rows"]),
+                    "not_finite": of_rank["bad"],
                     "keys": of_rank["not_finite"] or of_rank["keys"],
                 }
                 write_to([self.file], record)
@@ -191,7 +192,7 @@ def describe(ranks: Sequence[Mapping[str, Any]]) -> str:
         what = "the loss is finite, a gradient is not"
     bad = [of_rank for of_rank in ranks if of_rank["rows"]]
     if bad:
-        count, where = sum(len(of_rank["rows"]) for of_rank in bad), _ranks(bad)
+        count, where = sum(of_rank["bad"] for of_rank in bad), _ranks(bad)
         named = _some([key for of_rank in bad for key in of_rank["not_finite"]], count)
         return f"{what}; features are not finite of {named} on {where}"
     return (
