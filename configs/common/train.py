@@ -17,6 +17,8 @@ ranks"); with "ddp" every rank holds all of them. The result is the same.
 `gather = "ring"`: keys of contrastive losses travel from process to process, so that none holds those of the whole
 batch; "all" gathers them. The same gradients; terms that need all rows at once are refused.
 
+`async_checkpoints`: periodic checkpoints are copied to the host's memory and written while training continues.
+
 A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
 row end the run with a checkpoint and the samples of the last one.
 
@@ -50,6 +52,7 @@ train = dict(
     teachers=None,
     checkpoint_period=5000,
     keep_checkpoints=5,
+    async_checkpoints=False,
     log_period=100,
     max_skipped_steps=50,
     timeout_s=1800,

@@ -154,6 +154,7 @@ class TrainConfig(_Checked):
     init_positions: Positions = "interpolate"  # how positions of another length are loaded
     checkpoint_period: int = 5000  # steps between checkpoints, >= 1
     keep_checkpoints: int | None = 5  # periodic checkpoints that are retained, >= 1; None = all
+    async_checkpoints: bool = False  # whether periodic ones are written while training continues
     log_period: int = 100  # steps between log records, >= 1
     max_skipped_steps: int = 50  # steps in a row without a finite loss and gradients that end the run, >= 1
     timeout_s: float = 1800.0  # seconds for which a rank waits for the others before it ends, > 0
@@ -184,6 +185,7 @@ class TrainConfig(_Checked):
         one_of("gather", self.gather, Gather)
         one_of("parallel", self.parallel, Parallel)
         one_of("compile", self.compile, (True, False))
+        one_of("async_checkpoints", self.async_checkpoints, (True, False))
         self._check_sharding()
         if self.init_checkpoint is not None:
             _text("init_checkpoint", self.init_checkpoint)

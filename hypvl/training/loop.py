@@ -46,9 +46,11 @@ class Signals:
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None  # what asked the run to stop, as the ranks agreed
         self.save = False  # a checkpoint was requested, as the ranks agreed; its hook resets this
+        self.failed = False  # a rank could not do what it does beside the steps, as the ranks agreed
         self.interruptible = False  # while the run waits for data: to stop then raises Interrupted
         self._stop: signal.Signals | None = None  # signals of this process alone
         self._save = False
+        self._failed = False
         self._previous: dict[signal.Signals, Any] = {}
         self._group: ProcessGroup | None = None
         self._pid = os.getpid()
@@ -80,10 +82,14 @@ class Signals:
         """Whether this process got a request to stop; the others may not know yet."""
         return self._stop is not None
 
+    def report_failure(self) -> None:
+        """Let all ranks know, by :attr:`failed`, that this one could not do what it does beside the steps."""
+        self._failed = True
+
     def agree(self) -> None:
         """Share the requests of every rank with all ranks (a collective; the device is not waited for)."""
-        own, self._save = [*(self._stop is number for number in _STOP), self._save], False
-        *stops, save = distributed.any_rank(own, group=self._group)
+        own, self._save = [*(self._stop is number for number in _STOP), self._save, self._failed], False
+        *stops, save, self.failed = distributed.any_rank(own, group=self._group)
         self.stop = next((number for number, wanted in zip(_STOP, stops, strict=True) if wanted), None)
         self.save = self.save or save
 

@@ -358,6 +358,7 @@ def _hooks(
         collect=collect,
         period=settings.checkpoint_period,
         keep=settings.keep_checkpoints,
+        background=settings.async_checkpoints,
         final_extra=root if model.geometry.root(model.embed_dim) is None else None,
     )
     return [

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -130,3 +131,34 @@ def test_a_killed_run_goes_on_at_the_right_iteration(shards: str, tmp_path: Path
     records = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert records == list(range(2, 201, 2))
     assert f"resumed at iteration {at}" in (folder / "log-rank0.txt").read_text()
+
+
+SLOW_DISK = """
+import os, sys, time
+real = os.fsync
+os.fsync = lambda handle: (time.sleep(0.3), real(handle))[1]
+from hypvl.cli.common import run_main
+from hypvl.cli.train import main
+sys.exit(run_main(main, sys.argv[1:]))
+"""
+
+
+def test_killed_while_the_thread_writes_loses_only_that_checkpoint(
+    shards: str, tmp_path: Path, undisturbed: Path
+) -> None:
+    folder = tmp_path / "run"
+    arguments = command(folder, shards, *LONGER, "train.async_checkpoints=true")[2:]
+    pointer = folder / "last_checkpoint.txt"
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_DISK, *arguments], env=environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not (pointer.is_file() and any(folder.glob(".checkpoint_*.part"))):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    (half,) = folder.glob(".checkpoint_*.part")
+    last = pointer.read_text().strip()
+    assert half.name.split(".")[1] > Path(last).stem  # a later one than the pointer names
+    _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
+    assert not half.exists()

@@ -12,6 +12,7 @@ from loguru import logger
 from hypvl import distributed
 from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
+from hypvl.training.background import BackgroundWriter, on_host
 from hypvl.training.checkpoint import checkpoint_name, point_at, remove_checkpoint, save_checkpoint
 from hypvl.training.loop import CHECKPOINT, Hook, StepResult, Trainer
 from hypvl.training.parallel import gathered, holds_shards, local
@@ -36,9 +37,13 @@ class Checkpoints(Hook):
     #: Entries of the final checkpoint only, e.g. ``root`` (a collective). Before it is called the state is saved as a
     #: periodic checkpoint, which the final one replaces.
     final_extra: Callable[[Trainer], dict[str, Any]] | None = None
+    #: Whether a thread writes periodic checkpoints from a copy while training continues. The last one of a run is
+    #: always written before it ends, and so are sharded ones.
+    background: bool = False
     _saved_at: int = field(default=-1, init=False)
     _finished: bool = field(default=False, init=False)
     _due: bool = field(default=False, init=False)
+    _writer: BackgroundWriter = field(default_factory=BackgroundWriter, init=False)
 
     def before_train(self, trainer: Trainer) -> None:
         self._saved_at = trainer.iteration
@@ -48,6 +53,10 @@ class Checkpoints(Hook):
         )
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
+        if self._writer.failed:
+            trainer.signals.report_failure()
+        if trainer.signals.failed:  # on some rank: rank 0
+            self._finish()
         if trainer.signals.save:
             logger.info("iteration {}: asked for a checkpoint (SIGUSR1)", trainer.iteration)
             trainer.signals.save = False
@@ -56,11 +65,12 @@ class Checkpoints(Hook):
         if not self._due or trainer.iteration >= trainer.num_iterations:
             return
         if step.stepped:
-            self._save(trainer, checkpoint_name(trainer.iteration), {})
+            self._save(trainer, checkpoint_name(trainer.iteration), {}, background=self.background)
         else:
             check_weights_finite(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
+        self._finish()
         if trainer.iteration < trainer.num_iterations:
             if trainer.signals.stop is not None:
                 logger.warning(
@@ -70,6 +80,14 @@ class Checkpoints(Hook):
                 self._save(trainer, checkpoint_name(trainer.iteration), {})
         elif not self._finished:
             self._save_final(trainer)
+
+    def close(self, trainer: Trainer) -> None:
+        self._writer.close()
+
+    def _finish(self) -> None:
+        """Wait for the thread; its error on every rank (a collective)."""
+        if self.background:
+            write_on_main(self.folder, self._writer.finish)
 
     def save_now(self, trainer: Trainer) -> Path:
         """Save the run as it is, beside the periodic checkpoints, and say where (a collective)."""
@@ -93,22 +111,48 @@ class Checkpoints(Hook):
             for name in (before, Path(before).stem):
                 remove_checkpoint(self.folder / name)
 
-    def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
+    def _save(
+        self,
+        trainer: Trainer,
+        name: str,
+        extra: dict[str, Any],
+        *,
+        prune: bool = True,
+        background: bool = False,
+    ) -> None:
+        self._finish()  # one at a time
         check_weights_finite(trainer)
         with saving(trainer):
             state = {**self.collect(trainer), **extra}
             keep = self.keep if prune else None
             if name != FINAL_NAME and holds_shards(state):
+                background = False  # every rank writes
                 path = self.folder / Path(name).stem
                 _write_sharded(path, state)
                 write_on_main(path, lambda: point_at(path, keep=keep))
             else:
                 path, state = self.folder / name, gathered(state)
-                write_on_main(path, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
-        if distributed.is_main():
+                if background:
+                    self._start(trainer.iteration, path, state, keep)
+                else:
+                    write_on_main(path, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
+        if distributed.is_main() and not background:
             logger.info("iteration {}: saved {}", trainer.iteration, path)
         self._saved_at = trainer.iteration
         self._due = False
+
+    def _start(self, iteration: int, path: Path, state: dict[str, Any], keep: int | None) -> None:
+        """Let the thread of rank 0 write a copy of the state."""
+        if not distributed.is_main():
+            return
+        kept = on_host(state)
+
+        def write() -> None:
+            with _as_user_error(path):
+                save_checkpoint(self.folder, kept, name=path.name, keep=keep)
+            logger.info("iteration {}: saved {}", iteration, path)
+
+        self._writer.start(write)
 
 
 @contextlib.contextmanager
@@ -133,15 +177,21 @@ def write_on_main(path: Path, write: Callable[[], object]) -> None:
     """Write a checkpoint on rank 0; UserError on every rank when it cannot be written."""
 
     def checked() -> None:
-        try:
+        with _as_user_error(path):
             write()
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
-                "make room, then go on with --resume."
-            ) from error
 
     distributed.from_main(checked)
+
+
+@contextlib.contextmanager
+def _as_user_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
+            "make room, then go on with --resume."
+        ) from error
 
 
 def check_weights_finite(trainer: Trainer) -> None:
