@@ -42,6 +42,9 @@ _PIECE = regex.compile(
 # terminal escapes) and "&", unless at the end or before a space, where no entity starts.
 _SUSPECT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]|&[^ ]")
 _WORD = re.compile(r"[^\W_]")
+# ftfy goes over the whole text once for each level of nested entities ("&amp;amp;amp;..."): as often as there are
+# semicolons. Characters that it may look at so.
+_MOST_PASSED = 1 << 22
 # Longer strings are hardly ever seen twice, and would let the caches grow without bound.
 _LONGEST_CACHED = 64
 # No token stands for more bytes than this.
@@ -55,11 +58,15 @@ _CUT_MARGIN = 1 << 12
 def repair(text: str) -> str:
     """Repair mojibake and undo HTML entities (twice), as CLIP does, up to white space.
 
+    Differs: in a text with thousands of them they are undone twice only, however deep they are nested.
+
     ASCII without entities and control characters has nothing to repair and takes a short cut.
     """
     if text.isascii() and ((text.isprintable() and "&" not in text) or not _SUSPECT.search(text)):
         return text
-    return html.unescape(html.unescape(ftfy.fix_text(text)))
+    nested = "&" in text and text.count(";") * len(text) > _MOST_PASSED
+    fixed = ftfy.fix_text(text, unescape_html=False) if nested else ftfy.fix_text(text)
+    return html.unescape(html.unescape(fixed))
 
 
 def is_blank(text: str) -> bool:

@@ -18,6 +18,8 @@ from tests.fuzz.harness import Case, FuzzFailure, peak_memory, run_case
 GROUPS = {
     "shards": "tests.fuzz.tars:shard_cases",
     "stream": "tests.fuzz.tars:stream_cases",
+    "images": "tests.fuzz.images:image_cases",
+    "captions": "tests.fuzz.captions:caption_cases",
 }
 _WARM = 3  # cases before memory is measured
 _HEADROOM = 3 << 30  # bytes of address space that a case may take on top

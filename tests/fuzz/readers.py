@@ -30,8 +30,9 @@ class Read:
 
 
 def crop(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A deterministic transform: the mean colour of the image in 4 x 4 pixels."""
-    return image.float().mean((1, 2)).to(torch.uint8)[:, None, None].expand(3, 4, 4).clone()
+    """A deterministic transform that costs nothing: 4 x 4 of the pixels."""
+    rows, columns = (torch.linspace(0, size - 1, 4).long() for size in image.shape[1:])
+    return image[:, rows][:, :, columns].clone()
 
 
 def sample_digest(sample: Sample) -> str:
