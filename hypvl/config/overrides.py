@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.checks import natural_number, short
-from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain, walk
+from hypvl.config.plain import MAX_DEPTH, TARGET, as_config, first_line, locate, to_plain, walk
 from hypvl.config.reader import renamed_argument
 from hypvl.errors import ConfigError
 
@@ -62,6 +62,8 @@ def _parse(overrides: Sequence[str]) -> list["Override"]:
             )
         if override.package is not None or not re.fullmatch(r"[^/]+", override.key_or_group):
             raise ConfigError(f"override '{text}' names no key; expected dotted keys such as train.seed=1.")
+        if override.key_or_group.count(".") >= MAX_DEPTH:
+            raise ConfigError(f"override '{text[:80]}...' names a key deeper than {MAX_DEPTH} levels.")
         parsed.append(override)
     return parsed
 
@@ -81,11 +83,11 @@ def parse_override(text: str) -> "Override":
     del parser.functions.definitions["shuffle"]  # it would draw at random, outside the run's seed
     plain = _PLAIN.fullmatch(text)
     readings = [text] if plain is None else [text, f"{plain['key']}='{plain['value']}'"]
-    errors: list[HydraException] = []
+    errors: list[Exception] = []
     for reading in readings:
         try:
             return parser.parse_override(reading)
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:  # numbers too long, brackets too deep
             errors.append(error)
     raise ConfigError(_unreadable(text, first_line(errors[0]))) from errors[0]
 

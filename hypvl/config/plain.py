@@ -15,6 +15,7 @@ from hypvl.io.redact import redacted
 TARGET = "_target_"
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
+MAX_BITS = 1024  # of a whole number
 
 Plain = None | bool | int | float | str | list[Any] | dict[Any, Any]
 Path: TypeAlias = tuple[str, ...]  # keys and indices that lead to a value
@@ -28,7 +29,8 @@ def to_plain(value: Any, *, source: str) -> Plain:
 
     Raises:
         ConfigError: for a value YAML cannot hold (a class, a tensor, a set, ...), or for a config nested
-            deeper than 64 levels or larger than 100,000 values (YAML aliases can expand without end).
+            deeper than 64 levels or larger than 100,000 values (YAML aliases can expand without end), or a whole
+            number of more than 1024 bits.
     """
     count = 0
 
@@ -46,6 +48,12 @@ def to_plain(value: Any, *, source: str) -> Plain:
             return dotted_name(item)
         if item is None or isinstance(item, bool):
             return item
+        if (
+            isinstance(item, int) and item.bit_length() > MAX_BITS
+        ):  # Python itself refuses to write much longer ones
+            raise ConfigError(
+                f"{source}: '{'.'.join(path)}' is a number of {item.bit_length()} bits; expected at most {MAX_BITS}."
+            )
         for kind in (int, float, str):  # also their subclasses, such as numpy.float64
             if isinstance(item, kind):
                 return kind(item)

@@ -7,6 +7,7 @@ Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3.
 """
 
 import pickle
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,7 @@ def load(path: Path) -> ModalityMeans:
     # Errors of torch and safetensors, and those of a file with other content.
     except (
         SafetensorError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError, RuntimeError,
-        EOFError, OSError, IndexError,
+        EOFError, OSError, IndexError, OverflowError, MemoryError, struct.error,
     ) as error:  # fmt: skip
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(

@@ -7,6 +7,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
+_CHUNK = 1 << 24
+
 
 def read_npy(file: BinaryIO) -> np.ndarray:
     """The array of numbers or texts that begins here in a file; what follows it stays unread.
@@ -29,10 +31,10 @@ def read_npy(file: BinaryIO) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or not 0 <= size < 1 << 62:
         raise ValueError(f"its header says the shape {shape}")
-    data = file.read(size)
+    data = bytearray()
+    while len(data) < size and (part := file.read(min(_CHUNK, size - len(data)))):  # no more than there is
+        data += part
     if len(data) < size:
         raise ValueError(f"it ends after {len(data)} of {size} bytes")
-    array = (
-        np.frombuffer(bytearray(data), dtype=dtype) if dtype.itemsize else np.zeros(math.prod(shape), dtype)
-    )
+    array = np.frombuffer(data, dtype=dtype) if dtype.itemsize else np.zeros(math.prod(shape), dtype)
     return array.reshape(shape, order="F" if by_columns else "C")

@@ -9,6 +9,7 @@ import argparse
 import os
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
@@ -289,7 +290,10 @@ def _final_iteration(path: Path) -> int:
     """The iteration in a checkpoint, without reading its tensors."""
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["iteration"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError):
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
+        OverflowError, MemoryError, struct.error,
+    ):  # fmt: skip
         return _UNREADABLE  # the error is raised when it is loaded
 
 
@@ -350,7 +354,10 @@ def _read_torch(path: Path) -> Any:
             f"{path}: a pickle with more than tensors and plain values ({_others(path) or _culprit(str(error))}); "
             f"it was refused and not executed; expected {_PLAIN}; save it anew without the rest."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+        struct.error,
+    ) as error:  # fmt: skip
         if "TorchScript" in str(error):
             raise CheckpointError(
                 f"{path}: a TorchScript archive, which holds code (OpenAI publishes its weights so); it was "

@@ -20,6 +20,11 @@ GROUPS = {
     "stream": "tests.fuzz.tars:stream_cases",
     "images": "tests.fuzz.images:image_cases",
     "captions": "tests.fuzz.captions:caption_cases",
+    "tables": "tests.fuzz.tables:table_cases",
+    "archives": "tests.fuzz.archives:archive_cases",
+    "weights": "tests.fuzz.weights:weight_cases",
+    "configs": "tests.fuzz.configs:config_cases",
+    "servers": "tests.fuzz.servers:server_cases",
 }
 _WARM = 3  # cases before memory is measured
 _HEADROOM = 3 << 30  # bytes of address space that a case may take on top

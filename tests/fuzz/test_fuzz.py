@@ -26,7 +26,7 @@ def test_a_few_cases_of_each_group(group: str, tmp_path: Path) -> None:
 
 def test_there_are_more_than_a_thousand_cases_and_no_name_twice() -> None:
     names = [case.name for group in GROUPS for case in cases_of(group)]
-    assert len(names) == len(set(names)) and len(names) > 400
+    assert len(names) == len(set(names)) and len(names) > 2500
 
 
 @pytest.mark.slow

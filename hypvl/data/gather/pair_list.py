@@ -13,6 +13,7 @@ from hypvl.checks import one_of
 from hypvl.data.order import SUBSET, keyed_bits, permutation
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import open_regular
+from hypvl.io.redact import printable
 from hypvl.io.table_text import CAPTION_COLUMNS, Quoting, RowError, TableText, find_column
 
 #: Columns with the address, where none is named.
@@ -208,13 +209,22 @@ class _ParquetList:
             options.path, columns, options.caption_column, TEXT_COLUMNS, option="--caption-column"
         )
         self._ends = np.cumsum(sizes, dtype=np.int64)
-        if not sizes or self._ends[-1] == 0:
+        if not sizes or min(sizes) < 0 or self._ends[-1] == 0:
             raise DataError(f"{options.path}: has no rows.")
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def read(self, rows: Sequence[int]) -> list[Pair]:
+        from pyarrow import ArrowException
+
+        try:
+            return self._read(rows)
+        except (OSError, ArrowException, ValueError, LookupError, OverflowError) as error:
+            reason = printable(" ".join(str(error).split()))
+            raise DataError(f"{self._path}: is damaged ({reason}); download it again.") from error
+
+    def _read(self, rows: Sequence[int]) -> list[Pair]:
         from pyarrow import parquet
 
         result: list[Pair] = []
