@@ -1,8 +1,8 @@
 """A folder of results that is there whole or not at all."""
 
 import contextlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +18,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         DataError: when it cannot be made.
     """
     check_new(folder)
+    # Named before it is made: Ctrl-C while it is made leaves none behind.
+    draft = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); name another folder.") from error
-    try:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir(mode=0o700)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be made ({error.strerror}); name another folder.") from error
         yield draft
         draft.chmod(0o755)
         if folder.is_dir():
