@@ -75,13 +75,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:
-    from hypvl.report.tables import print_table, rich_table
+    from hypvl.report.tables import print_legend, print_table, rich_table
 
     rows = [(name, f"{value:.4g}") for name, value in result.metrics.items()]
     print_table(rich_table(rows, header=("number", "value"), title=title, text_columns=1))
-    show(f"verdict: {result.meta['verdict']}")
-    for finding in result.meta["findings"]:
-        show(f"  {_MARKS[finding['level']]} {finding['text']}")
+    print_legend([f"verdict: {result.meta['verdict']}"])
+    print_legend(
+        [f"{_MARKS[finding['level']]} {finding['text']}" for finding in result.meta["findings"]], indent=2
+    )
     if result.meta["unreadable"]:
         show(
             f"{count_of(result.meta['unreadable'], 'image')} cannot be read; the first: "

@@ -169,17 +169,26 @@ def print_table(table: "Table", *, width: int | None = None) -> None:
     sys.stdout.writelines(f"{_without_end(line)}\n" for line in printed.get().splitlines())
 
 
-def print_legend(lines: Iterable[str]) -> None:
-    """Print lines of text: on a terminal folded between words, what follows indented, else whole."""
+def print_legend(lines: Iterable[str], *, indent: int = 0) -> None:
+    """Print lines of text: on a terminal folded between words, what follows indented by 2 more, else whole.
+
+    Args:
+        indent: Blanks before each line.
+    """
     from rich.console import Console
 
     console = Console()
+    after = " " * (indent + 2)
     for line in lines:
-        text = printable(line, limit=_LONGEST_CELL)
+        text = " " * indent + printable(line, limit=_LONGEST_CELL)
         if console.is_terminal:
             # long names stay whole: the terminal folds them, and they can be copied
             text = textwrap.fill(
-                text, console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                text,
+                console.width,
+                subsequent_indent=after,
+                break_long_words=False,
+                break_on_hyphens=False,
             )
         sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
