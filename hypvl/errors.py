@@ -20,6 +20,12 @@ class DataError(UserError):
     """A data file, folder or sample cannot be read as what it should be."""
 
 
+class StalledDataError(DataError):
+    """No batch has come for so long that the run ended; what was done is saved, and the same may work later."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class MissingDataError(DataError):
     """A data set is not where it was looked for: not evaluated, which is not the same as a score of 0."""
 

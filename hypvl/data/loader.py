@@ -106,6 +106,10 @@ class BatchIterator(Iterator[Batch]):
         """Where training stands after ``consumed`` samples of all ranks, for the checkpoint (read ahead or not)."""
         return {"consumed": consumed, **self._identity}
 
+    def describe(self) -> str:
+        """What the workers are doing, in words."""
+        return self._batches.describe() if isinstance(self._batches, WorkerIterator) else ""
+
     def close(self) -> None:
         """End the workers; there is no next batch. One that does not end within seconds is killed."""
         if isinstance(self._batches, WorkerIterator):

@@ -4,12 +4,14 @@ Does not import torch: processes start faster without it.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import util
+from multiprocessing import queues, util
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +25,12 @@ _T = TypeVar("_T")
 # In the RuntimeError that torch raises, in whatever code the main process runs.
 _MARK = "DataLoader worker (pid"
 _PATIENCE = 5.0  # seconds for workers to end by themselves
+# Of /proc/<pid>/stat -> in words
+_STATES = {
+    "T": "is stopped (kill -CONT {} lets it go on)",
+    "D": "waits for a disk or a network",
+    "Z": "has ended",
+}
 
 
 class WorkerIterator(Iterator[_T]):
@@ -49,6 +57,15 @@ class WorkerIterator(Iterator[_T]):
     def __next__(self) -> _T:
         with self._dead_worker_named():
             return next(self._iterator)
+
+    def describe(self) -> str:
+        """What the workers are doing, in words: which is stopped or has ended, and how full /dev/shm is."""
+        states = [f"data worker {worker.pid} {_doing(worker)}" for worker in self._workers]
+        with contextlib.suppress(OSError):
+            shm = os.statvfs("/dev/shm")
+            free, size = (shm.f_frsize * blocks / 1e6 for blocks in (shm.f_bavail, shm.f_blocks))
+            states.append(f"/dev/shm has {free:,.1f} of {size:,.1f} MB free")
+        return ", ".join(states)
 
     def close(self) -> None:
         """End the workers; there is no next batch. One that does not end within seconds is killed."""
@@ -82,6 +99,16 @@ class WorkerIterator(Iterator[_T]):
             raise DataError(message) from error
 
 
+def _doing(worker: BaseProcess) -> str:
+    if worker.exitcode is not None:
+        return f"has ended (exit code {worker.exitcode})"
+    try:
+        letter = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has just ended, or this is not Linux
+        return "is running"
+    return _STATES.get(letter, "is running").format(worker.pid)
+
+
 def dead_worker(error: BaseException, *, setting: str) -> str | None:
     """One sentence about a worker process that has died, or None when the error of torch's loader is another.
 
@@ -100,7 +127,15 @@ def _start_worker(_: int) -> None:
     signal.set_wakeup_fd(-1)
     ignore_signals()
     sys.excepthook = _without_transfers
+    # Else a batch that cannot be sent, because /dev/shm is full, is dropped, and the main process waits for ever.
+    queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _end(error: BaseException, _: object) -> None:
+    """A batch cannot be sent: end, which the main process notices."""
+    os.write(2, f"a data worker cannot send a batch: {error}\n".encode())
+    os._exit(1)
 
 
 def _without_transfers(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:

@@ -4,6 +4,7 @@ SIGTERM and Ctrl-C save and stop it, SIGUSR1 saves it and training continues. A 
 process at once, without saving.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from hypvl import distributed
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, StalledDataError
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
@@ -27,6 +28,7 @@ from hypvl.training.step import Learner, Precision, forward_backward, optimizer_
 
 # Seconds. `timeout`, schedulers and launchers signal the process and its group: signals this close are one request.
 TOGETHER = 1.0
+_SHOWN = 3  # ranks in a message
 # What `Trainer.between_steps` begins with.
 EVALUATION, CHECKPOINT = "the evaluation", "the checkpoint"
 _STOP = (signal.SIGTERM, signal.SIGINT)
@@ -48,6 +50,8 @@ class Signals:
         self.save = False  # a checkpoint was requested, as the ranks agreed; its hook resets this
         self.failed = False  # a rank could not do what it does beside the steps, as the ranks agreed
         self.interruptible = False  # while the run waits for data: to stop then raises Interrupted
+        self.late = False  # the data did not come in time
+        self.no_data = False  # some rank has no data and will get none, as the ranks agreed
         self._stop: signal.Signals | None = None  # signals of this process alone
         self._save = False
         self._failed = False
@@ -64,7 +68,9 @@ class Signals:
         self._write.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=_leave_at_the_second, args=(read,), daemon=True, name="signals").start()
-        self._previous = {number: signal.signal(number, self._note) for number in (*_STOP, _SAVE)}
+        self._previous = {
+            number: signal.signal(number, self._note) for number in (*_STOP, _SAVE, signal.SIGALRM)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,10 +92,26 @@ class Signals:
         """Let all ranks know, by :attr:`failed`, that this one could not do what it does beside the steps."""
         self._failed = True
 
-    def agree(self) -> None:
-        """Share the requests of every rank with all ranks (a collective; the device is not waited for)."""
-        own, self._save = [*(self._stop is number for number in _STOP), self._save, self._failed], False
-        *stops, save, self.failed = distributed.any_rank(own, group=self._group)
+    @contextlib.contextmanager
+    def at_most(self, seconds: float | None) -> Iterator[None]:
+        """Raise Interrupted after this time while the run waits for data; None, or outside the main thread: never."""
+        if seconds is None or not self._previous:
+            yield
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+    def agree(self, *, no_data: bool = False) -> None:
+        """Share the requests of every rank with all ranks (a collective; the device is not waited for).
+
+        ``no_data``: this rank has none, and will get none.
+        """
+        own = [*(self._stop is number for number in _STOP), self._save, self._failed, no_data]
+        self._save = False
+        *stops, save, self.failed, self.no_data = distributed.any_rank(own, group=self._group)
         self.stop = next((number for number, wanted in zip(_STOP, stops, strict=True) if wanted), None)
         self.save = self.save or save
 
@@ -99,7 +121,9 @@ class Signals:
         if number == _SAVE:
             self._save = True
             return
-        if self._stop is None:
+        if number == signal.SIGALRM:
+            self.late = True
+        elif self._stop is None:
             self._stop = signal.Signals(number)
         if self.interruptible:
             self.interruptible = False
@@ -185,10 +209,12 @@ class Trainer:
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
     signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
     #: What a hook is doing that may take long, for messages and the heartbeat: ``"the evaluation flickr"``.
+    data_timeout_s: float | None = None  # seconds to wait for a batch before the run ends; None = for ever
     between_steps: str | None = None
     parameters: list[Tensor] = field(init=False)
     _first_step_done: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)
+    _data_error: DataError | None = field(init=False, default=None)  # of this rank
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
@@ -207,6 +233,7 @@ class Trainer:
 
         Raises:
             ConfigError: when model, objective and data refuse each other in the first step of this process.
+            DataError: when a rank has no data and will get none; the hooks have saved what was done, as at a stop.
         """
         self.module.train()
         with self.signals:
@@ -216,8 +243,8 @@ class Trainer:
                 batches = iter(self.loader)
                 while self.iteration < self.num_iterations and not self.stop_requested:
                     parts = self._fetch(batches)
-                    self.signals.agree()
-                    if self.signals.stop is not None or parts is None:
+                    self.signals.agree(no_data=self._data_error is not None)
+                    if self.signals.stop is not None or parts is None or self.signals.no_data:
                         break
                     for hook in self.hooks:
                         hook.before_step(self)
@@ -227,6 +254,8 @@ class Trainer:
                     del step  # its batch and features are not needed beside those of the next one
                 for hook in self.hooks:
                     hook.after_train(self)
+                if self.signals.no_data and self.signals.stop is None:
+                    raise self._error_of_all()
             finally:
                 for hook in self.hooks:
                     hook.close(self)
@@ -242,16 +271,32 @@ class Trainer:
             try:
                 if self.signals.asked_to_stop:  # before `interruptible` was set
                     return None
-                return [next(batches) for _ in range(self.naive_parts)]
+                with self.signals.at_most(self.data_timeout_s):
+                    return [next(batches) for _ in range(self.naive_parts)]
             finally:
                 self.signals.interruptible = False
                 self._waited = time.perf_counter() - started
         except Interrupted:
+            if self.signals.late and not self.signals.asked_to_stop:
+                workers = getattr(self.loader, "describe", str)()
+                self._data_error = StalledDataError(
+                    f"no batch has come for {self.data_timeout_s:.0f} s (two thirds of train.timeout_s)"
+                    f"{': ' if workers else ''}{workers}; repair what is slow or full, then go on with --resume."
+                )
             return None
-        except DataError:
-            if not self.signals.asked_to_stop:
-                raise
-            return None  # a worker that was starting got the signal, too
+        except DataError as error:  # unless a worker that was starting got the signal, too
+            self._data_error = None if self.signals.asked_to_stop else error
+            return None
+
+    def _error_of_all(self) -> DataError:
+        """What the ranks without data say (a collective)."""
+        errors = distributed.gather_objects(self._data_error)
+        if len(errors) == 1:
+            return errors[0]
+        said = [(rank, error) for rank, error in enumerate(errors) if error is not None]
+        text = "; ".join(f"rank {rank}: {error}" for rank, error in said[:_SHOWN])
+        more = f" (and {len(said) - _SHOWN} more ranks)" if len(said) > _SHOWN else ""
+        return type(said[0][1])(text + more)
 
     def _forward_backward(self, parts: list[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
         how: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}

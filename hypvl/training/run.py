@@ -169,6 +169,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         average=average,
         sharding=sharding,
         iteration=iteration,
+        data_timeout_s=settings.timeout_s * 2 / 3,  # the others still wait then
     )
     state = TrainState(
         trainer, loader, Metrics(period=settings.log_period, bad=loader.bad, taken=loader.taken)

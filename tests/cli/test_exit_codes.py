@@ -13,7 +13,15 @@ import hypvl.__main__
 from hypvl.cli.common import INTERRUPTED, UNREAD, run_main
 from hypvl.cli.numbers import Number
 from hypvl.cli.registry import commands
-from hypvl.errors import CheckpointError, ConfigError, DataError, MissingDataError, StoppedError, UserError
+from hypvl.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingDataError,
+    StalledDataError,
+    StoppedError,
+    UserError,
+)
 from hypvl.training.loop import exit_code
 from tests.test_house import ROOT
 
@@ -27,6 +35,7 @@ CODES = {
     "a full disk": (OSError(errno.ENOSPC, "full"), 1),
     "no permission": (PermissionError(errno.EACCES, "denied"), 1),
     "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED),
+    "data that do not come": (StalledDataError("no batch"), 75),
     "asked to stop": (StoppedError("saved", exit_code(signal.SIGTERM)), 143),
 }
 

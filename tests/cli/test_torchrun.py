@@ -164,3 +164,48 @@ def test_sigterm_loses_nothing_of_slow_steps(shards: str, tmp_path: Path) -> Non
     assert last["iteration"] == records[-1]
     said = (tmp_path / "agent0.log").read_text()
     assert f"stopped by SIGTERM at iteration {records[-1]} of 120, which is saved in" in said
+
+
+SRUN = """#!/bin/bash
+# A stand-in: the command once for each of two machines, which are this one.
+while [[ $1 == --* ]]; do shift; done
+"$@" & one=$!
+"$@" & two=$!
+trap 'kill -TERM $one $two' TERM
+code=0
+for process in $one $two; do
+    wait $process || code=$?
+    while kill -0 $process 2>/dev/null; do code=0; wait $process || code=$?; done
+done
+exit $code
+"""
+SCONTROL = """#!/bin/bash
+case $1 in show) echo 127.0.0.1; echo 127.0.0.1;; *) echo "$@" >> "$REQUEUED";; esac
+"""
+
+
+def test_the_script_for_slurm(shards: str, tmp_path: Path, undisturbed: Path) -> None:
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    folder = tmp_path / "run"
+    job = str(random.randrange(20_000))
+    variables = environment() | {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}", "SLURM_JOB_ID": job,
+        "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "local[0-1]", "RANKS_PER_NODE": "1",
+        "REQUEUED": str(tmp_path / "requeued"),
+    }  # fmt: skip
+    start = [str(ROOT / "scripts/slurm_train.sh"), *command(folder, shards, *STEPS)[2:]]
+    with subprocess.Popen(start, env=variables, start_new_session=True) as batch:
+        wait_for(folder, 20, [batch])
+        batch.send_signal(signal.SIGTERM)
+        assert batch.wait(timeout=90) != 0
+    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n"
+    last = torch.load(folder / (folder / "last_checkpoint.txt").read_text().strip(), weights_only=True)
+    assert 20 <= last["iteration"] < 120
+    variables["SLURM_JOB_ID"] = job + "1"
+    subprocess.run(start, env=variables, check=True, start_new_session=True, timeout=200)
+    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n"
+    equal(undisturbed, folder)
+    said = (folder / "log-rank0.txt").read_text()
+    assert "asked to stop (SIGTERM)" in said and f"resumed at iteration {last['iteration']}" in said

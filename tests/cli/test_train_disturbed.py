@@ -49,6 +49,11 @@ def _started(folder: Path, shards: str, *more: str, records: int = 2) -> "subpro
     return process
 
 
+def _workers(process: "subprocess.Popen[bytes]") -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(c) for c in children if b"train.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("longer") / "whole"
@@ -91,8 +96,7 @@ def test_a_signal_to_the_process_group_saves_and_the_run_goes_on(
 def test_a_stopped_worker_is_in_nobodys_way(shards: str, tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
     with _started(folder, shards) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [int(c) for c in children if b"train.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        workers = _workers(process)
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         time.sleep(2)
@@ -162,3 +166,36 @@ def test_killed_while_the_thread_writes_loses_only_that_checkpoint(
     assert half.name.split(".")[1] > Path(last).stem  # a later one than the pointer names
     _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
     assert not half.exists()
+
+
+def test_a_worker_that_stays_stopped_is_named(shards: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with _started(folder, shards, "train.timeout_s=9") as process:
+        worker = _workers(process)[0]
+        os.kill(worker, signal.SIGSTOP)
+        asked = time.monotonic()
+        said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 75 and 5 < time.monotonic() - asked < 40
+    assert (
+        f"no batch has come for 6 s (two thirds of train.timeout_s): data worker {worker} is stopped" in said
+    )
+    assert f"(kill -CONT {worker} lets it go on), /dev/shm has " in said and "Traceback" not in said
+    assert not Path(f"/proc/{worker}").exists()
+    last = torch.load(folder / (folder / "last_checkpoint.txt").read_text().strip(), weights_only=True)
+    assert f"iteration {last['iteration']} of 200" in said
+
+
+def test_a_full_shared_memory_ends_the_run(shards: str, tmp_path: Path) -> None:
+    """A mount of its own, of 64 kB: less than a batch."""
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this machine gives no mount namespace")
+    folder = tmp_path / "run"
+    began = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *command(folder, shards, *LONGER)],
+        env=environment(), capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1 and time.monotonic() - began < 150
+    assert "a data worker cannot send a batch: " in done.stderr and "allocate shared memory" in done.stderr
+    assert "a data worker has died" in done.stderr and "memory or /dev/shm is full" in done.stderr
