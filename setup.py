@@ -43,12 +43,12 @@ WANDB = ["wandb>=0.17"]
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.56"]
 # Text encoders (docs/models.md), and models of images and texts (docs/foreign_models.md); SigLIP's tokenizer
-HUGGINGFACE = ["transformers>=4.56", "sentencepiece>=0.2"]
+HUGGINGFACE = ["transformers>=4.56", "sentencepiece>=0.2.1"]
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]  # before, it ran code of local folders
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9.1"]
 # scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
-PARQUET = ["pyarrow>=14"]
+PARQUET = ["pyarrow>=14.0.1"]  # before, Parquet files could run code (CVE-2023-47248)
 FAISS = ["faiss-cpu>=1.8"]
 # PatchCamelyon's own files, for torchvision
 PCAM = ["h5py>=3.10"]
@@ -60,8 +60,8 @@ CLIP_BENCHMARK = ["clip-benchmark>=1.6"]
 # hypvl completion
 EXPORT_ONNX = ["onnxscript>=0.5", *ONNX]
 LANCEDB = ["lancedb>=0.20"]
-RAY = ["ray>=2.40"]
-REMOTE = ["fsspec>=2024.6", "aiohttp>=3.9"]
+RAY = ["ray>=2.52"]  # before, web pages could reach a local cluster (CVE-2025-62593)
+REMOTE = ["fsspec>=2024.6", "aiohttp>=3.13.3"]
 COMPLETION = ["shtab>=1.7"]
 
 setup(
@@ -81,8 +81,8 @@ setup(
     },
     entry_points={"console_scripts": ["hypvl = hypvl.__main__:main"]},
     install_requires=[
-        "torch>=2.8,<3",
-        "torchvision>=0.23",
+        "torch>=2.10,<3",  # before, weights_only=True could be broken out of (CVE-2026-24747)
+        "torchvision>=0.25",
         "timm>=1.0.21,<2",
         "open_clip_torch>=2.30",
         "huggingface_hub>=0.26",
@@ -98,7 +98,7 @@ setup(
         "ftfy>=6.1",
         "regex>=2023.12",
         "wordsegment>=1.3.1",
-        "scikit-learn>=1.4",
+        "scikit-learn>=1.5",
         "scipy>=1.13",
         "fvcore>=0.1.5.post20221221",
         "loguru>=0.7",
