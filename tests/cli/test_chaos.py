@@ -31,12 +31,14 @@ def test_a_folder_with_something_in_it_is_left_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "kills"), [(1, 6), (2, 6)])
+@pytest.mark.parametrize(
+    ("ranks", "kills", "more"), [(1, 6, []), (2, 6, []), (2, 4, ["train.parallel=fsdp"])]
+)
 def test_killed_runs_end_as_undisturbed_ones(
-    ranks: int, kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ranks: int, kills: int, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "chaos"
-    argv = ["--kills", str(kills), "--ranks", str(ranks), "--output-dir", str(folder), "--json"]
+    argv = ["--kills", str(kills), "--ranks", str(ranks), "--output-dir", str(folder), "--json", *more]
     assert run_main(main, argv) == 0, (folder / "log.txt").read_text()
     report = json.loads(capsys.readouterr().out)
     assert report["equal"] and report["differences"] == {"checkpoint": [], "records": [], "files": []}

@@ -137,9 +137,13 @@ def test_what_can_never_be_measured_is_refused_before_the_first_step(
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_encoding(evaluated: Path, suite: str, shards: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_share_the_encoding(
+    parallel: str, evaluated: Path, suite: str, shards: str, tmp_path: Path
+) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = arguments(tmp_path / "two", shards, *flags(suite, f"train.keep_best.metric={METRIC}"))
+    more = [f"train.keep_best.metric={METRIC}", f"train.parallel={parallel}"]
+    command = arguments(tmp_path / "two", shards, *flags(suite, *more))
     subprocess.run([*torchrun, str(ROOT / "scripts" / "train.py"), *command], check=True, cwd=ROOT)
     two, one = evaluations(tmp_path / "two"), evaluations(evaluated)
     assert two.keys() == one.keys()

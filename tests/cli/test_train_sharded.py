@@ -1,5 +1,6 @@
 """Runs whose weights are sharded over two processes: what they write, and how they go on."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from loguru import logger
 
 from hypvl import distributed, from_pretrained
 from hypvl.cli.common import run_main
 from hypvl.cli.convert import main as convert
+from hypvl.config import instantiate
 from hypvl.models.checkpoint_io import checkpoint_digest, load_checkpoint
+from hypvl.training.run import RunOptions, run_training
 from tests.cli.test_train import shards as shards, train
 from tests.ranks import run_ranks
+from tests.test_demo_recipes import CONFIGS, shard as shard, tiny
 
 FSDP = "train.parallel=fsdp"
 PERIODIC = "checkpoint_00000003"
@@ -124,3 +129,45 @@ def test_runs_change_between_replicas_shards_and_numbers_of_ranks(
     )
     for folder in (replicated, sharded, four, tmp_path / "whole"):
         check_close(final(folder), final(folders / "whole"))
+
+
+RECIPES = (
+    "train_hycoclip_demo", "train_ceclip_demo", "train_uncha_demo", "train_dino_demo", "train_protoclip_demo",
+    "train_i0t_stage1_demo", "train_distill_seed_demo", "train_meru_from_clip_lora_demo",
+)  # fmt: skip
+
+
+def both_kinds(folder: str) -> None:
+    """Three steps of each recipe, replicated and sharded, on the shard in a folder."""
+    for name in RECIPES:
+        for kind in ("ddp", "fsdp"):
+            cfg = tiny(CONFIGS / f"{name}.py", Path(folder) / "few.tar")
+            if cfg.train.init_checkpoint is not None:
+                cfg.train.init_checkpoint = f"{folder}/first_stage.pth"
+            cfg.train.update(parallel=kind, num_iterations=3)
+            run_training(cfg, RunOptions(output_dir=Path(folder) / f"{name}-{kind}"))
+            logger.remove()
+
+
+@pytest.mark.slow
+def test_recipes_of_every_kind_train_as_with_ddp(shard: Path) -> None:
+    """Boxes, negatives, teachers, prototypes, episodes, mean removal, cached teachers, adapters."""
+    torch.save(
+        {"model": instantiate(tiny(CONFIGS / "train_clip_demo.py", shard).model).state_dict()},
+        shard.parent / "first_stage.pth",
+    )
+    run_ranks(2, both_kinds, str(shard.parent))
+    for name in RECIPES:
+        one, two = (
+            [
+                json.loads(line)
+                for line in (shard.parent / f"{name}-{kind}" / "metrics.jsonl").read_text().splitlines()
+            ]
+            for kind in ("ddp", "fsdp")
+        )
+        assert len(one) == len(two) == 3
+        for record, other in zip(
+            one[:2], two, strict=False
+        ):  # Adam then moves what has no gradient by rounding
+            for key in ("loss", "grad_norm"):
+                assert other[key] == pytest.approx(record[key], rel=1e-6), (name, key)

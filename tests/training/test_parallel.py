@@ -23,6 +23,7 @@ from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, Vie
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.dino import DINO
 from hypvl.losses.entailment import Entailment
+from hypvl.losses.ring import Gather
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
 from hypvl.training.config import TrainConfig
@@ -46,7 +47,7 @@ from tests.training.tiny import ragged_batch, rows_of
 FULL = Precision.choose(False, torch.device("cpu"))
 STEPS = 3
 WAYS = ("direct", "cached boxes", "frozen", "teacher", "prototypes", "timm tokens")
-MORE_WAYS = ("tokens", "cached tokens", "boxes", "cached", "naive", "recomputed")
+MORE_WAYS = ("ring", "tokens", "cached tokens", "boxes", "cached", "naive", "recomputed")
 WITH_DDP = ("direct", "teacher")
 
 
@@ -103,7 +104,8 @@ def learner(way: str) -> Learner:
         made = pooling_model(timm_vit() if "timm" in way else ENCODERS["class token"]())
     else:
         made = model(prototypes=9 if way == "prototypes" else None, recompute=way == "recomputed")
-    return Learner(made, Objective(terms), teachers).double()
+    gather: Gather = "ring" if way == "ring" else "all"
+    return Learner(made, Objective(terms), teachers, gather=gather).double()
 
 
 def steps(way: str, parallel: str, *, precision: Precision = FULL) -> dict[str, Any]:
