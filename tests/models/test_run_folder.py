@@ -1,5 +1,6 @@
 """The checkpoint of a run folder."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,16 @@ def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
         checkpoint_file(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["checkpoint_0000010.pth", "../elsewhere/checkpoint_0000010.pth"])
-def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("checkpoint_0000010.pth", "is not there"),
+        ("../elsewhere/checkpoint_0000010.pth", "is not the name of a file in this folder"),
+    ],
+)
+def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "last_checkpoint.txt").write_text(name)
-    with pytest.raises(CheckpointError, match=r"names checkpoint_0000010\.pth, which is not in"):
+    with pytest.raises(
+        CheckpointError, match=re.escape(f"names {name}, which {what}, and {tmp_path} has no checkpoint")
+    ):
         checkpoint_file(tmp_path)
