@@ -51,6 +51,7 @@ def slope(points: "list[tuple[int, float]]") -> float:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_does_not_grow_over_5000_steps(tmp_path: Path, shards: str, workers: int) -> None:
     folder = tmp_path / "run"
+    metrics = folder / "metrics.jsonl"
     of_workers: list[tuple[int, float]] = []
     arguments = command(folder, shards, *TINY, f"train.num_workers={workers}")
     with subprocess.Popen(
@@ -59,13 +60,13 @@ def test_memory_does_not_grow_over_5000_steps(tmp_path: Path, shards: str, worke
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while process.poll() is None:
             time.sleep(0.5)
-            lines = (folder / "metrics.jsonl").read_bytes().splitlines() if folder.is_dir() else []
+            lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
             if lines and process.poll() is None:
                 at = json.loads(lines[-1])["iteration"]
                 sizes = [resident(int(child)) for child in children.read_text().split()]
                 of_workers.append((at, sum(sizes)))
         assert process.returncode == 0, process.stderr
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
     own = [(record["iteration"], 1000 * record["memory_gb"]) for record in records]
     assert len(own) == STEPS // 50
     last = max(at for at, size in of_workers)
