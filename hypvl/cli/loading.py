@@ -13,7 +13,7 @@ from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import open_checkpoint, teacher_weights
+from hypvl.models.checkpoint_io import load_without_moments, teacher_weights
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, load_config, stored_config
 from hypvl.training.provenance import code_version
@@ -49,7 +49,7 @@ def load_trained(
         ConfigError: the config cannot be used, or None was given and the checkpoint has none.
     """
     config = None if train_config is None else load_config(train_config)  # the quick check first
-    content = open_checkpoint(checkpoint_path)
+    content = load_without_moments(checkpoint_path)
     config = config_of(content, checkpoint_path, None) if config is None else config
     try:
         if weights is not None:

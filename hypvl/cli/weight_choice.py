@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from hypvl.cli.loading import config_of, load_trained
 from hypvl.config.plain import to_plain
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import checkpoint_digest, checkpoint_file, load_checkpoint
+from hypvl.models.checkpoint_io import checkpoint_digest, checkpoint_file, load_without_moments
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.interpolation import interpolate_weights
 from hypvl.models.weights import load_weights
@@ -54,7 +54,7 @@ class WeightChoice:
             content.pop("root", None)  # the mean embedding of the model's own weights
         if self.initial is not None:
             assert self.alpha is not None
-            initial = load_checkpoint(self.initial)
+            initial = load_without_moments(self.initial)
             self._check_definition(initial, content, checkpoint_path, train_config)
             finetuned = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             try:

@@ -1,17 +1,12 @@
-"""Checkpoint files: reading them without ever running code in them, and finding the last one of a run's folder.
+"""Checkpoint files: reading them without ever running code in them, and finding the last one of a run's folder."""
 
-torch's ``weights_only`` reader gives tensors and plain Python values. Training scripts often save other types as well:
-NumPy numbers and arrays, ``argparse.Namespace``, paths and ``defaultdict``. These are built by the functions below
-instead of the named ones, because NumPy's own would take types and buffers from the file unchecked.
-"""
-
-import argparse
+import copy
 import os
 import pickle
 import re
 import struct
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
 from hypvl.io.archives import zip_checksum, zip_damage
 from hypvl.io.files import file_digest, read_regular
@@ -37,6 +31,7 @@ from hypvl.io.sharded import (
     with_stored,
 )
 from hypvl.models.convert import listed
+from hypvl.models.plain_types import PLAIN, SAFE, plain
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
 FORMAT_VERSION = 1
@@ -53,8 +48,6 @@ _PERIODIC = re.compile(r"checkpoint_(\d+)(\.pth)?")  # a file, or the folder of 
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.
 _UNREADABLE = 1 << 62
 _LONGEST_POINTER = 4096  # bytes
-# What arrays may hold: booleans, integers, unsigned ones, floats, complex numbers, texts; no objects, no records.
-_KINDS = "biufcUS"
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -97,6 +90,21 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pth or .safetensors).")
     return _checked(path, _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path))
+
+
+def load_without_moments(path: str | Path) -> dict[str, Any]:
+    """As :func:`load_checkpoint` without ``optimizer``, whose moments (two thirds of a run's checkpoint) are not read.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    path = checkpoint_file(path)
+    if path.is_dir() or not path.is_file() or path.suffix == ".safetensors":
+        content = open_checkpoint(path)
+    else:  # copied out of the mapped file, which somebody may write over
+        content = {**_checked(path, _read_torch(path, mapped=True)), "optimizer": None}
+        content = copy.deepcopy(content)
+    return {key: read_stored(item) for key, item in content.items() if key != "optimizer"}
 
 
 def _open_sharded(folder: Path) -> dict[str, Any]:
@@ -317,10 +325,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, *, mapped: bool = False) -> Any:
     """The content of a file of torch.save, on the CPU; nothing in it is executed.
 
-    NumPy arrays of numbers come as arrays, a ``defaultdict`` as a dict, paths as pure ones.
+    NumPy arrays of numbers come as arrays, a ``defaultdict`` as a dict, paths as pure ones. ``mapped``: tensors are
+    parts of the file that are read when they are used (not of the pickles that torch once wrote).
 
     Raises:
         CheckpointError: No such file, truncated, or with other objects in it, which are named.
@@ -347,12 +356,13 @@ def _read_torch(path: Path) -> Any:
             "expected a whole file written by torch.save, copy or download it again."
         )
     try:
-        with torch.serialization.safe_globals(_SAFE):
-            return _plain(torch.load(path, map_location="cpu", weights_only=True))
+        with torch.serialization.safe_globals(SAFE):
+            mapped = mapped and start.startswith(b"PK")
+            return plain(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: a pickle with more than tensors and plain values ({_others(path) or _culprit(str(error))}); "
-            f"it was refused and not executed; expected {_PLAIN}; save it anew without the rest."
+            f"it was refused and not executed; expected {PLAIN}; save it anew without the rest."
         ) from error
     except (
         RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
@@ -369,35 +379,10 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    """The content with arrays in place of their stand-ins; containers may occur more than once."""
-    seen: dict[int, Any] = {}
-
-    def convert(item: Any) -> Any:
-        if isinstance(item, _Array):
-            return item.values
-        if isinstance(item, _Dtype):
-            return item.dtype
-        if type(item) is tuple:
-            return tuple(convert(part) for part in item)
-        if id(item) in seen or not isinstance(item, dict | list | argparse.Namespace):
-            return item
-        seen[id(item)] = item
-        if isinstance(item, list):
-            item[:] = [convert(part) for part in item]
-        else:
-            mapping = item if isinstance(item, dict) else vars(item)
-            for key in list(mapping):
-                mapping[key] = convert(mapping[key])
-        return item
-
-    return convert(value)
-
-
 def _others(path: Path) -> str:
     """The types in a file that are refused."""
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        with torch.serialization.safe_globals(SAFE):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # noqa: BLE001  # a second look at a broken file: torch's first message is shown
         return ""
@@ -409,87 +394,3 @@ def _culprit(message: str) -> str:
     _, _, telling = message.partition("WeightsUnpickler error:")
     lines = [line.strip() for line in (telling.strip() or message).splitlines() if line.strip()]
     return (lines or ["unreadable"])[0][:160]
-
-
-class _Dtype:
-    """Stands in for ``numpy.dtype``: a plain kind of number, in the byte order of the file."""
-
-    def __init__(self, name: Any, *_: Any) -> None:
-        if isinstance(name, bytes):
-            name = name.decode("ascii")
-        if not (isinstance(name, str) and name[:1] in _KINDS and natural_number(name[1:]) is not None):
-            raise pickle.UnpicklingError(f"an array of {name!r:.40}, which are neither numbers nor texts")
-        try:
-            self.dtype = np.dtype(name)
-        except (TypeError, ValueError) as error:
-            raise pickle.UnpicklingError(f"an array of {name!r:.40}, a type that is none") from error
-
-    def __setstate__(self, state: Any) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        if order in ("<", b"<"):
-            self.dtype = self.dtype.newbyteorder("<")
-        elif order in (">", b">"):
-            self.dtype = self.dtype.newbyteorder(">")
-
-
-class _Array:
-    """Stands in for ``numpy.ndarray``; :func:`_plain` puts the array itself in its place."""
-
-    values: np.ndarray
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, by_columns, data = state
-        self.values = _numbers(dtype, data).reshape(shape, order="F" if by_columns is True else "C")
-
-
-def _numbers(dtype: Any, data: Any) -> np.ndarray:
-    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-        raise pickle.UnpicklingError(f"an array made of {type(data).__name__}, not of numbers or texts")
-    return np.frombuffer(bytearray(data), dtype=dtype.dtype)
-
-
-def _number(dtype: Any, data: Any) -> Any:
-    """Stands in for ``numpy.core.multiarray.scalar``."""
-    return _numbers(dtype, data)[0]
-
-
-def _reconstruct(*_: Any) -> _Array:
-    """Stands in for ``numpy.core.multiarray._reconstruct``."""
-    return _Array()
-
-
-def _plain_dict(*_: Any) -> dict[Any, Any]:
-    """Stands in for ``collections.defaultdict``: what it holds, without its factory."""
-    return {}
-
-
-def _factory(*_: Any) -> None:
-    """Stands in for the types that a ``defaultdict`` names as its factory."""
-    raise pickle.UnpicklingError("a call of a built-in type")
-
-
-def _empty(*given: Any) -> bytes:
-    """Stands in for ``bytes``, which nothing but empty ones calls."""
-    if given:
-        _factory()
-    return b""
-
-
-_STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
-    _Dtype: ("numpy.dtype",),
-    _Array: ("numpy.ndarray",),
-    _number: ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
-    _reconstruct: ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
-    _plain_dict: ("collections.defaultdict",),
-    _factory: tuple(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool", "tuple")),
-    _empty: ("builtins.bytes",),
-    PurePosixPath: tuple(f"pathlib.{name}" for name in (
-        "PosixPath", "PurePosixPath", "_local.PosixPath", "_local.PurePosixPath",
-    )),
-    PureWindowsPath: tuple(f"pathlib.{name}" for name in (
-        "WindowsPath", "PureWindowsPath", "_local.WindowsPath", "_local.PureWindowsPath",
-    )),
-}  # fmt: skip
-_SAFE: list[Any] = [argparse.Namespace, frozenset]
-_SAFE += [(function, name) for function, names in _STAND_INS.items() for name in names]
-_PLAIN = "tensors, numbers, texts, lists, mappings, NumPy numbers and arrays, paths and argparse.Namespace"

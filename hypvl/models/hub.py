@@ -33,7 +33,7 @@ from hypvl.models.checkpoint_io import (
     ROOT_TENSOR,
     WEIGHTS_FILE,
     checkpoints,
-    load_checkpoint,
+    load_without_moments,
 )
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.pretrained import WEB, download_weights, find_pretrained
@@ -141,7 +141,7 @@ def create_model(
         if source.startswith((HUB_PREFIX, *WEB)) or _is_pretrained_folder(path):
             return from_pretrained(source, device=device)
         if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
-            checkpoint = load_checkpoint(path)
+            checkpoint = load_without_moments(path)
             name_or_config = _config_inside(checkpoint, source)
     model = build_model(load_config(name_or_config), source=source, weights_follow=checkpoint is not None)
     if checkpoint is not None:
@@ -251,7 +251,7 @@ def _from_file(
     """A model of a file of weights, and its config: the given one, or that in the file or beside it."""
     if config is not None:
         return create_model(config, path, device=device)
-    content = load_checkpoint(path)
+    content = load_without_moments(path)
     stored = content.get("config")
     own = stored if isinstance(stored, Mapping) else _config_inside(content, source)
     return create_model(own, content, device=device)
@@ -354,7 +354,7 @@ def _load_named(name: str) -> DictConfig:
         config = LazyConfig.load(path)
         return config if path.suffix == ".py" else _from_data(to_plain(config, source=name), name)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
-        return _config_inside(load_checkpoint(path), name)
+        return _config_inside(load_without_moments(path), name)
     near = closest(name, list_models(), cutoff=0.0)
     raise ConfigError(
         f"{name}: no model of that name and no config or folder with {CONFIG_FILE}; expected one of "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hypvl.checks import names_parameter, one_of
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import load_checkpoint, weights_in
+from hypvl.models.checkpoint_io import load_without_moments, weights_in
 from hypvl.models.convert import (
     clip_files,
     is_open_clip,
@@ -120,7 +120,7 @@ def load_weights(
     one_of("positions", positions, Positions)
     one_of("pixels", pixels, ("compare", "known"))
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    content = checkpoint if isinstance(checkpoint, Mapping) else load_without_moments(checkpoint)
     given = weights_in(content) or weights_in(content.get("model"))
     if given is None:
         raise CheckpointError(
