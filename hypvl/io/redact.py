@@ -20,7 +20,9 @@ _SECRET_VALUE = re.compile(
 _HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization\s*[:=]\s*(?:(?:bearer|basic|token)\s+)?)[^\s'\"]+|\b(bearer\s+)[\w.~+/=-]{16,}"
 )
-_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>\\]+")
+# With one slash, too: where an address was taken for a path, two become one.
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}:/[^\s'\"<>\\]+")
+_SCHEME = re.compile(r"[^:]*:/{1,2}")
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
 _SECRET_SETTING = re.compile(
     r"(?im)^([ \t+-]*['\"]?(?:[\w.]+[._-])?(?:tokens?|secret|passw(?:or)?d|passphrase|credentials?|api[_-]?key|"
@@ -44,13 +46,13 @@ def redact_url(url: str) -> str:
         >>> redact_url("https://me:pw@host/a.tar?part=2&X-Amz-Signature=ab12")
         'https://***@host/a.tar?part=2&X-Amz-Signature=***'
     """
-    scheme, mark, rest = url.partition("://")
-    if mark:
+    if (scheme := _SCHEME.match(url)) is not None:
+        rest = url[scheme.end() :]
         end = re.search(r"[/?#]", rest)
         host = rest if end is None else rest[: end.start()]
         if "@" in host:
             rest = f"{_HIDDEN}@{host.rpartition('@')[2]}{rest[len(host) :]}"
-        url = f"{scheme}{mark}{rest}"
+        url = f"{scheme[0]}{rest}"
     url = _PARAMETER.sub(_hide_parameter, url)
     return _SECRET_VALUE.sub(_HIDDEN, url)
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from hypvl.cli import evaluate, train
+from hypvl.cli.common import run_main
 from hypvl.io.redact import printable, redact_settings, redact_text, redact_url
 
 TOKEN = "hf_" + "aB3" * 10
@@ -24,12 +26,25 @@ TOKEN = "hf_" + "aB3" * 10
         ("https://c/o?Key-Pair-Id=K&Policy=p", "https://c/o?Key-Pair-Id=***&Policy=***"),
         ("https://h/x?TOKEN=abc;api%5Fkey=1#access_token=9", "https://h/x?TOKEN=***;api%5Fkey=***#access_token=***"),
         (f"https://h/{TOKEN}/x", "https://h/***/x"),
+        ("https:/me:pw@host/a.pth?token=x", "https:/***@host/a.pth?token=***"),  # taken for a path
+        ("file:///home/me@work/a.pth", "file:///home/me@work/a.pth"),
         ("a/plain/path?token=", "a/plain/path?token="),
     ],
 )  # fmt: skip
 def test_addresses(url: str, shown: str) -> None:
     assert redact_url(url) == shown
     assert redact_url(shown) == shown
+
+
+def test_an_address_that_was_taken_for_a_path_keeps_its_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    address = "https://me:pw@host/x.pth"
+    for main, argv in (
+        (evaluate.main, ["--checkpoint-path", address, "--config", "demo"]),
+        (train.main, ["--config", address, "--num-gpus", "0"]),
+    ):
+        assert run_main(main, argv) in (1, 2)
+        error = capsys.readouterr().err
+        assert "https:/***@host/x.pth" in error and "pw" not in error
 
 
 def test_texts_with_addresses_in_them() -> None:
