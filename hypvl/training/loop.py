@@ -181,7 +181,7 @@ class Hook:
         """Called once after the last step; not when training ends with an error."""
 
     def close(self, trainer: "Trainer") -> None:
-        """Called once at the end, also after an error: close files and displays."""
+        """Called once at the end, also after an error, the last hook first: close files and displays."""
 
 
 @dataclass
@@ -206,6 +206,7 @@ class Trainer:
     sharding: Sharding | None = None  # of the learner; None = every rank holds all of it
     hooks: Sequence[Hook] = ()  # called in order
     iteration: int = 0  # steps done (skipped ones count)
+    failed: bool = False  # training ended with an error
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
     signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
     #: What a hook is doing that may take long, for messages and the heartbeat: ``"the evaluation flickr"``.
@@ -256,8 +257,11 @@ class Trainer:
                     hook.after_train(self)
                 if self.signals.no_data and self.signals.stop is None:
                     raise self._error_of_all()
+            except BaseException:
+                self.failed = True
+                raise
             finally:
-                for hook in self.hooks:
+                for hook in reversed(self.hooks):
                     hook.close(self)
 
     def _fetch(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:

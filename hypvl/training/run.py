@@ -40,7 +40,7 @@ from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
 from hypvl.training.hooks.health import Stalls, TellOthers
 from hypvl.training.hooks.heartbeat import Heartbeat
 from hypvl.training.hooks.memory import ReleaseMemory
-from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
+from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, FinalShare, Metrics
 from hypvl.training.hooks.sinks import (
     ConsoleLine,
     JsonLines,
@@ -210,8 +210,6 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     try:
         with loader:
             trainer.run()
-        if trainer.iteration >= trainer.num_iterations:
-            bad_everywhere(loader.bad).check(final=True)
     except Exception as error:
         report_failure(folder, trainer, error)
         raise
@@ -378,6 +376,7 @@ def _hooks(
             file=files[2] if files else None,
         ),
         checkpoints,
+        FinalShare(loader.bad),  # when the final checkpoint is saved
     ]
 
 

@@ -57,10 +57,7 @@ class Heartbeat(Hook):
         if self._thread is None:  # training failed before it began
             return
         self._thread.join()
-        if trainer.iteration >= trainer.num_iterations:
-            self._write(trainer, "finished")
-        else:
-            self._write(trainer, "failed" if trainer.signals.stop is None else "stopped")
+        self._write(trainer, _end(trainer))
 
     def _beat(self, trainer: Trainer) -> None:
         while not self._over:
@@ -103,6 +100,13 @@ class Heartbeat(Hook):
             if not self._warned:
                 logger.warning("{}: cannot be written ({})", self.folder / HEARTBEAT_NAME, error.strerror)
             self._warned = True
+
+
+def _end(trainer: Trainer) -> str:
+    """How training ended; a run whose last checkpoint could not be written has failed, whatever ended its steps."""
+    if not trainer.failed and trainer.iteration >= trainer.num_iterations:
+        return "finished"
+    return "failed" if trainer.failed or trainer.signals.stop is None else "stopped"
 
 
 def _now() -> str:

@@ -187,6 +187,17 @@ class Metrics(Hook):
         self._started = time.perf_counter()
 
 
+@dataclass
+class FinalShare(Hook):
+    """DataError at the end of a run in which too many samples were bad, however few there were in all."""
+
+    bad: BadSamples  # of this rank
+
+    def after_train(self, trainer: Trainer) -> None:
+        if trainer.iteration >= trainer.num_iterations:
+            bad_everywhere(self.bad).check(final=True)
+
+
 def bad_everywhere(bad: BadSamples) -> BadSamples:
     """The count of bad samples over all ranks (a collective)."""
     return bad.merged(distributed.gather_objects(bad.state_dict()))

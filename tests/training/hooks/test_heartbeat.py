@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from hypvl.errors import UserError
 from hypvl.training.hooks.heartbeat import Heartbeat
 from hypvl.training.loop import CHECKPOINT, EVALUATION, Hook, StepResult, Trainer
 from tests.training.test_loop import trainer
@@ -78,6 +79,35 @@ def test_a_failed_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"):
         trainer(tiny_learner("clip"), iterations=3, hooks=(Heartbeat(tmp_path), Broken())).run()
     assert read(tmp_path)["state"] == "failed" and read(tmp_path)["iteration"] == 1
+
+
+class NoRoom(Hook):
+    def after_train(self, trainer: Trainer) -> None:
+        raise UserError("checkpoint_final.pth: cannot be written (No space left on device).")
+
+
+@pytest.mark.parametrize("ended_by", ["its last step", "SIGTERM"])
+def test_a_run_whose_last_checkpoint_fails_has_failed(ended_by: str, tmp_path: Path) -> None:
+    asks = [Asks()] if ended_by == "SIGTERM" else []
+    with pytest.raises(UserError, match="No space"):
+        trainer(tiny_learner("clip"), iterations=3, hooks=(Heartbeat(tmp_path), *asks, NoRoom())).run()
+    assert read(tmp_path)["state"] == "failed"
+
+
+class Closes(Hook):
+    """Notes what the heartbeat says when this hook, which comes after it, is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.seen = folder, ""
+
+    def close(self, trainer: Trainer) -> None:
+        self.seen = read(self.folder)["state"]
+
+
+def test_the_end_is_said_when_all_else_has_ended(tmp_path: Path) -> None:
+    last = Closes(tmp_path)
+    trainer(tiny_learner("clip"), iterations=3, hooks=(Heartbeat(tmp_path), last)).run()
+    assert last.seen not in ("", "finished") and read(tmp_path)["state"] == "finished"
 
 
 def test_a_file_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
