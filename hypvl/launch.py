@@ -27,7 +27,7 @@ from hypvl.units.pool import kill_processes
 
 # Seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL.
 _GRACE = 5.0
-_STOP = (signal.SIGTERM, signal.SIGINT)
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # For all ranks to be there: machines may be given to a job one after the other.
 _START = timedelta(minutes=30)
 
@@ -251,7 +251,7 @@ def _forwarding(processes: Sequence[int]) -> Iterator[Callable[[], None]]:
             forward(early.pop(0), None)
 
     catches = threading.current_thread() is threading.main_thread()  # no other one may
-    numbers = (*_STOP, signal.SIGUSR1) if catches else ()
+    numbers = (*_STOP, signal.SIGUSR2) if catches else ()
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield forward_early

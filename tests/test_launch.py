@@ -106,18 +106,21 @@ def session_of(process: Path) -> int | None:
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_launcher(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_to_one_launcher(tmp_path: Path, number: signal.Signals, code: int) -> None:
     processes = started(tmp_path, "wait")
     for process in processes:
         ready(process)
-    processes[0].send_signal(signal.SIGTERM)
+    processes[0].send_signal(number)
     for said in ended(processes):
         assert said.splitlines()[-1] == "saved" and "Traceback" not in said
-    assert [process.returncode for process in processes] == [143, 143]
+    assert [process.returncode for process in processes] == [code, code]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_before_the_first_step_ends_all_ranks(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -1,7 +1,7 @@
 """The training loop: batches in, optimizer steps out; everything else is a hook. Signals save and stop a run.
 
-SIGTERM and Ctrl-C save and stop it, SIGUSR1 saves it and training continues. A second SIGTERM or Ctrl-C ends the
-process at once, without saving.
+SIGTERM, SIGUSR1 and Ctrl-C save and stop it, SIGUSR2 saves it and training continues. A second request to stop ends
+the process at once, without saving.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ TOGETHER = 1.0
 _SHOWN = 3  # ranks in a message
 # What `Trainer.between_steps` begins with.
 EVALUATION, CHECKPOINT = "the evaluation", "the checkpoint"
-_STOP = (signal.SIGTERM, signal.SIGINT)
-_SAVE = signal.SIGUSR1
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SAVE = signal.SIGUSR2
 
 
 class Interrupted(BaseException):

@@ -87,7 +87,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         ConfigError: for values that do not fit together.
         CheckpointError: when resuming is not possible.
         DataError: when data is missing or too much of it is bad.
-        StoppedError: when SIGTERM or Ctrl-C ended the run early; its state is saved.
+        StoppedError: when SIGTERM, SIGUSR1 or Ctrl-C ended the run early; its state is saved.
     """
     again = distributed.from_main(lambda: begun_by_this_agent(options.output_dir))
     with RunFolder(options.output_dir, resume=options.resume or again) as place:

@@ -76,7 +76,9 @@ def _goes_on_as_if_nothing_had_happened(folder: Path, shards: str, undisturbed: 
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_to_the_process_group_saves_and_the_run_goes_on(
     shards: str, tmp_path: Path, undisturbed: Path, number: signal.Signals, code: int
 ) -> None:
@@ -110,11 +112,11 @@ def test_a_stopped_worker_is_in_nobodys_way(shards: str, tmp_path: Path, undistu
 def test_a_request_for_a_checkpoint_changes_nothing(shards: str, tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
     with _started(folder, shards, "train.keep_checkpoints=null") as process:
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
         process.communicate(timeout=120)
     assert process.returncode == 0
     assert len(list(folder.glob("checkpoint_0*.pth"))) in (9, 10)  # 9 of the period
-    assert (folder / "log-rank0.txt").read_text().count("asked for a checkpoint (SIGUSR1)") == 1
+    assert (folder / "log-rank0.txt").read_text().count("asked for a checkpoint (SIGUSR2)") == 1
     one, two = (torch.load(f / "checkpoint_final.pth", weights_only=True) for f in (undisturbed, folder))
     assert all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
 

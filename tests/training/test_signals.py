@@ -20,7 +20,7 @@ from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_learner
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Send(Hook):
@@ -45,7 +45,7 @@ def saving(folder: Path) -> Checkpoints:
     return Checkpoints(folder, collect=collect, period=100, keep=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_request_to_stop_saves_between_steps_and_gives_the_signals_back(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -59,7 +59,7 @@ def test_a_request_to_stop_saves_between_steps_and_gives_the_signals_back(
 
 
 def test_a_request_for_a_checkpoint_saves_and_goes_on(tmp_path: Path) -> None:
-    run = trainer(tiny_learner("clip"), hooks=(Send(signal.SIGUSR1, at=3), saving(tmp_path)))
+    run = trainer(tiny_learner("clip"), hooks=(Send(signal.SIGUSR2, at=3), saving(tmp_path)))
     run.run()
     assert run.iteration == 6 and run.signals.stop is None
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == [

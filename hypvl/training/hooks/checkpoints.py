@@ -1,4 +1,4 @@
-"""Saves the run: periodically, on SIGUSR1, at the end, and when it is stopped."""
+"""Saves the run: periodically, on SIGUSR2, at the end, and when it is stopped."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from hypvl.training.parallel import gathered, holds_shards, local
 
 @dataclass
 class Checkpoints(Hook):
-    """Periodic and final checkpoints, and one whenever SIGUSR1 asks for it.
+    """Periodic and final checkpoints, and one whenever SIGUSR2 asks for it.
 
     Weights that are not finite are never saved. A checkpoint that is due at a skipped step is written after the next
     step that is not skipped.
@@ -58,7 +58,7 @@ class Checkpoints(Hook):
         if trainer.signals.failed:  # on some rank: rank 0
             self._finish()
         if trainer.signals.save:
-            logger.info("iteration {}: asked for a checkpoint (SIGUSR1)", trainer.iteration)
+            logger.info("iteration {}: asked for a checkpoint (SIGUSR2)", trainer.iteration)
             trainer.signals.save = False
             self._due = True
         self._due = self._due or trainer.iteration % self.period == 0
