@@ -77,7 +77,7 @@ def test_what_a_classification_set_lacks_is_listed(name: str) -> None:
     with pytest.raises(
         DataError,
         match=r"a Unlabelled has no prompts, keys, labels, __getitem__; a ClassificationSet has classes, prompts, "
-        r"keys, labels, __len__, __getitem__ \(see hypvl.datasets.protocol, and docs/extending/add_a_dataset.md",
+        r"keys, labels, __len__, __getitem__ \(see hypvl.datasets.protocol, and hypvl docs add_a_dataset for",
     ):
         CLASSIFICATION[name](Unlabelled())
     CLASSIFICATION[name](Own())

@@ -105,7 +105,7 @@ def test_a_newest_that_cannot_be_read_gives_way_to_the_one_before(
             raise OSError(5, "Input/output error", str(path))
         return zip_damage(path)
 
-    monkeypatch.setattr("hypvl.training.checkpoint.zip_damage", failing)
+    monkeypatch.setattr("hypvl.training.checkpoint.checkpoint_damage", failing)
     with said() as lines:
         assert newest_good(tmp_path) == tmp_path / checkpoint_name(10)
     assert "damaged (cannot be read: Input/output error); looking for the checkpoint before it" in lines[0]
