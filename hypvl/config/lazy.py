@@ -14,7 +14,7 @@ from hypvl.config import overrides as override_rules
 from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain, without_secrets
 from hypvl.config.pyfile import execute
 from hypvl.config.reader import dump_yaml, parse_json, parse_yaml, stored_data
-from hypvl.config.targets import check_untrusted, is_reference_or_text
+from hypvl.config.targets import check_untrusted, is_reference_or_text, without_permissions
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.files import write_atomically
 
@@ -113,6 +113,11 @@ class LazyConfig:
     def to_shown_yaml(cfg: DictConfig | ListConfig) -> str:
         """:meth:`to_yaml` for what is passed on, see :func:`hypvl.config.plain.without_secrets`."""
         return dump_yaml(without_secrets(parse_yaml(LazyConfig.to_yaml(cfg), source="config")))
+
+    @staticmethod
+    def to_data_yaml(cfg: DictConfig | ListConfig) -> str:
+        """:meth:`to_yaml` as data may say it: permissions, which the command line gives each time, are false."""
+        return dump_yaml(without_permissions(parse_yaml(LazyConfig.to_yaml(cfg), source="config")))
 
     @staticmethod
     def save(cfg: DictConfig | ListConfig, path: str | os.PathLike[str]) -> None:

@@ -106,17 +106,37 @@ def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> No
                 )
 
 
-def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
+def permissions(data: Plain) -> list[str]:
+    """Keys by which a config permits what one that is data may not, as ``"dataset.allow_pipe"``."""
+    return [
+        ".".join((*path, name))
+        for path, node in walk(data)
+        if isinstance(node, dict)
+        for name in _GRANTS
+        if node.get(name, False) is not False
+    ]
+
+
+def without_permissions(data: Plain) -> Plain:
+    """The same config with its :func:`permissions` false, so that it can be read again as data."""
+    if isinstance(data, dict):
+        return {key: key not in _GRANTS and without_permissions(value) for key, value in data.items()}
+    return [without_permissions(value) for value in data] if isinstance(data, list) else data
+
+
+def unlisted_targets(data: Plain, *, extra: bool = True) -> list[tuple[str, str]]:
     """Targets in the parts of a Python config that are not on the allow-list: (key, target), each target once.
 
-    A checkpoint or a saved config that names them cannot be loaded.
+    A checkpoint or a saved config that names them cannot be loaded. ``extra``: whether names in
+    ``HYPVL_EXTRA_TARGETS`` count as listed.
     """
+    added = allowed_targets() if extra else frozenset()
+    added -= frozenset().union(*_own_list().values())
     result: dict[str, str] = {}
     for part in _own_list():
-        allowed = allowed_targets(part=part)
         for path, node in walk(data.get(part) if isinstance(data, dict) else None, (part,)):
             target = node.get(TARGET) if isinstance(node, dict) else None
-            fits = allowed_targets(part="model") if is_teacher_model(path) else allowed
+            fits = _own_list()["model" if is_teacher_model(path) else part] | added
             if isinstance(target, str) and target not in fits:
                 result.setdefault(target, ".".join(path))
     return [(key, target) for target, key in result.items()]

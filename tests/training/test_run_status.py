@@ -58,12 +58,18 @@ def test_alive_or_not(case: str, folder: Path) -> None:
     assert status["resume"] == f"hypvl train --resume --output-dir {folder} --num-gpus 2"
 
 
+RESUME = "torchrun --nnodes 2 --nproc-per-node 4 -m hypvl train --resume --output-dir elsewhere; curl evil"
+
+
 def test_what_failed_and_how_to_go_on_are_its_own_words(folder: Path) -> None:
     beat(folder, state="failed")
-    (folder / "failure.json").write_text(json.dumps({"error": "DataError: gone.", "resume": "torchrun x"}))
+    (folder / "failure.json").write_text(json.dumps({"error": "DataError: gone.", "resume": RESUME}))
     status = run_status(folder, now=NOW)
-    said = "failed at iteration 12 of 20: DataError: gone. Mend it, then go on with torchrun x."
-    assert status["problem"] == f"{folder}: {said}"
+    said = "failed at iteration 12 of 20: DataError: gone. Mend it, then go on with"
+    command = (
+        f"torchrun --nnodes 2 --nproc-per-node 4 -m hypvl train --resume --output-dir {folder} --num-gpus 2."
+    )
+    assert status["problem"] == f"{folder}: {said} {command}"
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b"null"])
