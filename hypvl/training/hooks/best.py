@@ -43,7 +43,9 @@ class BestCheckpoint:
 
     def start(self, trainer: Trainer) -> None:
         """Take over the best value of the run that is resumed (a collective)."""
-        self.value = distributed.from_main(self._stored) if trainer.iteration > 0 else None
+        self.value = (
+            distributed.from_main(lambda: self._stored(trainer.iteration)) if trainer.iteration > 0 else None
+        )
 
     def offer(self, trainer: Trainer, value: float) -> bool:
         """Save the present state if its value is better than all before; whether it was (a collective).
@@ -67,7 +69,7 @@ class BestCheckpoint:
             return True
         return value > self.value if self.mode == "max" else value < self.value
 
-    def _stored(self) -> float | None:
+    def _stored(self, resumed_at: int) -> float | None:
         if not self.path.is_file():
             return None
         try:
@@ -86,4 +88,10 @@ class BestCheckpoint:
             return None
         value, iteration = float(about["value"]), about.get("iteration")
         logger.info("best so far: {} {:.6g}, at iteration {}", self.metric, value, iteration)
+        if isinstance(iteration, int) and iteration > resumed_at:
+            logger.warning(
+                "{}: is from iteration {}, after iteration {} where the run goes on: with the same settings it will be "
+                "reached again; with others it stays from the steps before, until a better value replaces it",
+                self.path, iteration, resumed_at,
+            )  # fmt: skip
         return value

@@ -192,6 +192,17 @@ def test_a_resumed_run_knows_the_best(tmp_path: Path) -> None:
     assert keeper.value == 2.0
 
 
+def test_a_best_of_later_steps_than_the_run_goes_on_from_is_kept_and_said(tmp_path: Path) -> None:
+    first = Scripted([ok(accuracy=v) for v in (30.0, 40.0, 45.0, 50.0)])
+    trainer(tiny_learner("clip"), iterations=6, hooks=(hook(first, Memory(), best=best(tmp_path)),)).run()
+    lines: list[str] = []
+    handle = logger.add(lambda line: lines.append(line.record["message"]), level="WARNING")
+    keeper, _ = resumed(tmp_path, [ok(accuracy=49.0)])
+    logger.remove(handle)
+    assert keeper.value == 50.0 and len(lines) == 1
+    assert "is from iteration 6, after iteration 4 where the run goes on" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("metric", "entry", "message"),
     [
