@@ -29,6 +29,7 @@ class BadSamples:
         self.good = 0
         self.bad = 0
         self.first: dict[str, str] = {}  # key -> reason, the first ones
+        self._before = 0  # of the bad ones, those of all ranks before a resume
         self._where = ""  # of which rank they are, in a message
         self.unreported: list[tuple[str, str]] = []  # (key, reason) since the last report, in order
 
@@ -59,23 +60,29 @@ class BadSamples:
         unreported = [list(entry) for entry in self.unreported]
         return {"good": self.good, "bad": self.bad, "first": dict(self.first), "unreported": unreported}
 
+    def of_this_rank(self) -> dict[str, Any]:
+        """For :meth:`merged`: the :meth:`state_dict`, and how many of the bad ones were before a resume."""
+        return {**self.state_dict(), "before": self._before}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.good, self.bad, self.first = int(state["good"]), int(state["bad"]), dict(state["first"])
+        self._before = self.bad
         self.unreported = _entries(state)
 
     def merged(self, states: Sequence[Mapping[str, Any]]) -> "BadSamples":
-        """The count over all ranks, from the :meth:`state_dict` of each (this one's included), in rank order.
+        """The count over all ranks, from :meth:`of_this_rank` of each (this one's included), in rank order.
 
-        The first bad ones are those of the rank with the most.
+        The first bad ones are those of the rank with the most since the run was started or resumed.
         """
         total = BadSamples(max_fraction=self.max_fraction, warm_up=self.warm_up)
         for state in states:
             total.good += int(state["good"])
             total.bad += int(state["bad"])
             total.unreported += _entries(state)
-        worst = max(range(len(states)), key=lambda rank: int(states[rank]["bad"]))
-        if len(states) > 1:
+        since = [int(state["bad"]) - int(state.get("before", 0)) for state in states]
+        worst = since.index(max(since))
+        if len(states) > 1 and since[worst]:
             total._where = f"most on rank {worst}: "
         for state in (states[worst], *states):
             total._remember(state["first"])

@@ -103,3 +103,22 @@ def test_the_share_is_that_of_all_ranks() -> None:
         DataError, match=r"could not be read \(most on rank 7: a: torn; b: empty; 0-0: torn\); more than"
     ):
         tally.merged(states).check()
+
+
+def test_after_a_resume_the_share_is_exact_and_the_worst_rank_that_of_the_new_run() -> None:
+    def read(tally: BadSamples, rank: int, steps: range) -> None:
+        for step in steps:
+            tally.add(9 - rank, [(f"{rank}-{step}-{i}", "torn") for i in range(1 + rank)])
+
+    whole = [BadSamples(max_fraction=0.1, warm_up=0) for _ in range(2)]
+    resumed = [BadSamples(max_fraction=0.1, warm_up=0) for _ in range(2)]
+    for rank in range(2):
+        read(whole[rank], rank, range(5))
+    saved = whole[0].merged([tally.of_this_rank() for tally in whole]).state_dict()
+    resumed[0].load_state_dict(saved)  # as a resumed run does: on rank 0
+    for rank in range(2):
+        read(whole[rank], rank, range(5, 8))
+        read(resumed[rank], rank, range(5, 8))
+    one, other = (tallies[0].merged([t.of_this_rank() for t in tallies]) for tallies in (whole, resumed))
+    assert (one.good, one.bad) == (other.good, other.bad) == (8 * 17, 8 * 3)
+    assert "most on rank 1: 1-0-0: torn" in str(one) and "most on rank 1: 1-5-0: torn" in str(other)

@@ -200,4 +200,4 @@ class FinalShare(Hook):
 
 def bad_everywhere(bad: BadSamples) -> BadSamples:
     """The count of bad samples over all ranks (a collective)."""
-    return bad.merged(distributed.gather_objects(bad.state_dict()))
+    return bad.merged(distributed.gather_objects(bad.of_this_rank()))
