@@ -319,12 +319,13 @@ def _group(
         except dist.DistError:
             blame = "the store of the ranks is gone, with the launcher of machine 0 or the agent that kept it"
         if blame is None:
+            notes.explained(None)
             raise
         with contextlib.suppress(dist.DistError):
             notes.tell_end(f"waits for the others no longer: {blame}")
-        raise UserError(
-            f"rank {rank} waits for the others no longer: {blame}; go on with --resume."
-        ) from error
+        explained = UserError(f"rank {rank} waits for the others no longer: {blame}; go on with --resume.")
+        notes.explained(str(explained))
+        raise explained from error
     finally:
         dist.destroy_process_group()
 

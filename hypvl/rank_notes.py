@@ -68,6 +68,8 @@ class RankNotes:
         self.gone = False  #: Whether the store has ended, with the launcher of machine 0.
         self._thread = threading.get_ident()  # whose place in the program is told
         self._ended = threading.Event()
+        #: Called with why a collective of this rank failed, or None where nobody knows, when that is clear.
+        self.explained: Callable[[str | None], None] = lambda _: None
         self.describe: Callable[[], str] = (
             str  #: What this rank does, in words, besides its place in the program.
         )
@@ -132,7 +134,7 @@ class RankNotes:
                     f"{now} does not answer: stopped, dead or cut off; last known of it: {now.text}"
                 )
             elif not now.waits:
-                waiting.append(f"{now} is late; {now.text}")
+                waiting.append(f"{now} is late (if it may take so long, raise train.timeout_s); {now.text}")
         return "; ".join(silent or waiting) or None
 
     def _note(self, text: str, **more: Any) -> RankNote:

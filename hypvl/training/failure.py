@@ -12,16 +12,17 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
-from hypvl import distributed
+from hypvl import distributed, rank_notes
 from hypvl.config.plain import Plain
 from hypvl.config.targets import EXTRA_VARIABLE, permissions, unlisted_targets
 from hypvl.errors import CheckpointError
-from hypvl.io.files import open_new
+from hypvl.io.files import open_new, write_atomically
 from hypvl.io.redact import printable
 from hypvl.training.checkpoint import newest_good
 from hypvl.training.loop import Trainer
@@ -34,6 +35,8 @@ _LONGEST = 1000  # characters of a message
 
 def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: Plain) -> None:
     """Write ``failure.json`` and log the summary, if this rank is the first to fail. Nothing is raised.
+
+    Where another rank made it fail, which one follows as soon as that is known (:class:`hypvl.rank_notes.RankNotes`).
 
     Args:
         folder: Of the run.
@@ -62,10 +65,26 @@ def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: 
     with contextlib.suppress(OSError):  # another rank was first, or the disk is full
         with open_new(folder / FAILURE_NAME) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
-        summary = failure_summary(content)
-        logger.error("{}", summary)
-        if not distributed.is_main():  # whose log lines go to its file alone
-            print(summary, file=sys.stderr, flush=True)  # noqa: T201
+        if (notes := rank_notes.current()) is not None and rank_notes.failed_by_another(error):
+            notes.explained = partial(_explain, folder / FAILURE_NAME, content, rank=distributed.rank())
+        else:
+            _say(content, rank=distributed.rank())
+
+
+def _explain(path: Path, content: Mapping[str, Any], cause: str | None, *, rank: int) -> None:
+    """Put the cause in place of the error of the collective, which names no rank. Nothing is raised."""
+    if cause is not None:
+        content = {**content, "error": cause[:_LONGEST]}
+        with contextlib.suppress(OSError):
+            write_atomically(path, json.dumps(content, indent=1) + "\n")
+    _say(content, rank=rank)
+
+
+def _say(content: Mapping[str, Any], *, rank: int) -> None:
+    summary = failure_summary(content)
+    logger.error("{}", summary)
+    if rank != 0:  # whose log lines go to its file alone
+        print(summary, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def failure_summary(content: Mapping[str, Any]) -> str:

@@ -50,6 +50,10 @@ def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
         "resume": _resume(folder, origin, failure),
         "problem": None,
     }
+    if status["error"] is not None and isinstance(failure.get("iteration"), int):
+        status["iteration"] = failure[
+            "iteration"
+        ]  # of whoever failed; the heartbeat may be that of a stopped rank
     damage = None
     try:
         good = newest_good(folder)

@@ -17,13 +17,16 @@ from hypvl.cli.common import load_config
 from hypvl.errors import DataError
 from hypvl.losses.base import LossTerm
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.rank_notes import RankNotes, noting
 from hypvl.training.config import EvaluateConfig
-from hypvl.training.failure import FAILURE_NAME, failure_summary, resume_command
+from hypvl.training.failure import FAILURE_NAME, failure_summary, report_failure, resume_command
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.run import RunOptions, run_training
 from hypvl.training.run_status import run_status
 from tests.test_demo_recipes import CONFIGS, shard, tiny
 from tests.training.killed import train
+from tests.training.test_loop import trainer
+from tests.training.tiny import tiny_learner
 
 __all__ = ["shard"]  # a fixture
 
@@ -96,6 +99,23 @@ def test_the_rank_that_failed_first_says_why(cfg: Any, tmp_path: Path) -> None:
     assert (content["error"], content["rank"]) == ("DataError: rank 1 has no disk.", 1)
     logs = [(tmp_path / "run" / f"log-rank{rank}.txt").read_text() for rank in (0, 1)]
     assert [log.count("the run failed: ") for log in logs] == [0, 1]
+
+
+def test_who_made_a_collective_fail_is_said_when_it_is_known(tmp_path: Path) -> None:
+    notes = RankNotes(torch.distributed.HashStore(), rank=0, world=2)
+    run, lines = trainer(tiny_learner("clip"), iterations=9, iteration=4), []
+    handle = logger.add(lambda line: lines.append(line.record["message"]))
+    with noting(notes):
+        report_failure(tmp_path, run, RuntimeError("[gloo/transport] Timed out"), config={})
+    # The file is there at once, for this process may be ended soon; the summary waits for the cause.
+    assert "Timed out" in json.loads((tmp_path / FAILURE_NAME).read_text())["error"] and not lines
+    notes.explained("rank 0 waits for the others no longer: rank 1 (node7, process 3) is stopped")
+    logger.remove(handle)
+    content = json.loads((tmp_path / FAILURE_NAME).read_text())
+    assert content["error"].endswith("rank 1 (node7, process 3) is stopped") and content["iteration"] == 4
+    assert len(lines) == 1 and lines[0].startswith("the run failed: rank 0 waits")
+    assert run_status(tmp_path)["iteration"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == [FAILURE_NAME]
 
 
 def test_nothing_from_a_message_reaches_the_screen_raw() -> None:
