@@ -157,7 +157,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     assert own - set(recipes) - docs == checkout
     assert any(name.endswith("/LICENSE") for name in inside)
     assert "Requires-Python: >=3.11" in metadata
-    assert "Requires-Dist: torch<3,>=2.8" in metadata
+    assert "Requires-Dist: torch<3,>=2.10" in metadata
 
 
 def test_the_recipes_are_in_a_source_distribution(source: Path, tmp_path: Path) -> None:
