@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter, save
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from hypvl import distributed
 from hypvl.errors import UserError
@@ -24,6 +27,14 @@ class _Writer(FileSystemWriter):
     """Keeps the table of contents, where DCP's own would pickle it. ``metadata`` is set on rank 0."""
 
     metadata: Metadata | None = None
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except (
+            RuntimeError
+        ) as error:  # of torch.save's archive, which a full disk leaves in the middle of a record
+            raise _system_error(error) or error from None
 
     def finish(self, metadata: Metadata, results: list[list[Any]]) -> None:
         metadata.storage_data = {result.index: result.storage_data for own in results for result in own}
@@ -145,6 +156,14 @@ def remove_folder(folder: Path) -> None:
     folder.rename(gone)
     with contextlib.suppress(OSError):  # what is left is removed by the next run
         shutil.rmtree(gone)
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The error of the system while which another one was raised; None where there was none."""
+    before: BaseException | None = error
+    while before is not None and not isinstance(before, OSError):
+        before = before.__context__
+    return before
 
 
 def _reason(error: CheckpointException) -> str:

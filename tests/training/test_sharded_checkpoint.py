@@ -129,7 +129,9 @@ def test_weights_are_read_without_moments_and_ranks_read_their_part(
 def test_a_rank_that_cannot_write_is_named(written: tuple[Path, Any]) -> None:
     folder, results = written
     for result in results:
-        assert result["full"].startswith(f"{folder}/checkpoint_00000003: cannot be written (rank 1: ")
+        assert result["full"].startswith(
+            f"{folder}/checkpoint_00000003: cannot be written (rank 1: File too large); "
+        )
         assert "rank 0 does not see __1_0.distcp" in result["not shared"]
     assert {path.name for path in folder.iterdir()} == {FIRST, SECOND, "last_checkpoint.txt"}
 
