@@ -245,5 +245,10 @@ NOT_RUN = (
         "installs packages from the network (tests/test_package.py installs a wheel)",
     ),
     Rule(r"^img2dataset ", "", "downloads images"),
+    Rule(
+        r"^sbatch .*scripts/slurm_train\.sh",
+        "",
+        "tests/cli/test_torchrun.py::test_the_script_for_slurm runs the script, on two agents",
+    ),
     Rule(r"class Geometry\(nn\.Module\)", "", "a list of the contracts, not a program"),
 )

@@ -107,9 +107,13 @@ def run_pieces(pieces: list[tuple[str, int, str]]) -> str:
 
 
 def call(command: list[str], place: str, folder: Path, programs: Path) -> None:
+    path = [
+        str(programs),
+        str(Path(sys.executable).parent),
+        os.environ["PATH"],
+    ]  # torchrun, ray: of this environment
     environment = {
-        **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
+        **os.environ, "PATH": ":".join(path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [str(programs / "python"), *command[1:]] if command[0] == "python" else command
     done = subprocess.run(
@@ -150,7 +154,7 @@ def test_each_rule_is_used_and_few_commands_are_not_run() -> None:
     skipped = [
         f"{block.place}: {text}" for block, text in pieces if reason_not_to_run(block, text) is not None
     ]
-    assert len(skipped) <= 10 < len(pieces) / 3, "\n".join(skipped)
+    assert len(skipped) <= 11 < len(pieces) / 3, "\n".join(skipped)
 
 
 def test_a_block_that_fails_fails_its_page(tmp_path: Path) -> None:
