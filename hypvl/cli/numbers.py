@@ -28,6 +28,8 @@ class Number:
 
     def check(self, flag: str, value: Any) -> None:
         """Raises ConfigError, which names the flag and the range, for a number out of range."""
+        if not math.isfinite(value):
+            raise ConfigError(f"{flag}: got {value}; expected a finite number.")
         try:
             if self.is_whole:
                 whole_number(
@@ -40,8 +42,6 @@ class Number:
                 number(flag, value, least=self.least, most=self.most, above=self.above)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if not math.isfinite(value):
-            raise ConfigError(f"{flag}: got {value}; expected a finite number.")
 
 
 def whole(*, least: int, most: int | None = None) -> Number:

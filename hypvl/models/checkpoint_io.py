@@ -297,12 +297,23 @@ def checkpoint_file(path: str | Path) -> Path:
 def _final_iteration(path: Path) -> int:
     """The iteration in a checkpoint, without reading its tensors."""
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["iteration"])
+        return int(
+            torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))["iteration"]
+        )
     except (
         pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
         OverflowError, MemoryError, struct.error,
     ):  # fmt: skip
         return _UNREADABLE  # the error is raised when it is loaded
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether torch maps a file of this name: only one that is UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -357,7 +368,7 @@ def _read_torch(path: Path, *, mapped: bool = False) -> Any:
         )
     try:
         with torch.serialization.safe_globals(SAFE):
-            mapped = mapped and start.startswith(b"PK")
+            mapped = mapped and start.startswith(b"PK") and _can_be_mapped(path)
             return plain(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -118,7 +118,10 @@ def test_an_average_is_evaluated_on_request(
             ["--interpolate-from", "initial.pth", "--alpha", "1.5"],
             "--alpha: got 1.5; expected a number of at least 0 and up to 1.",
         ),
-        (["--interpolate-from", "initial.pth", "--alpha", "nan"], "--alpha: got nan; expected a number"),
+        (
+            ["--interpolate-from", "initial.pth", "--alpha", "nan"],
+            "--alpha: got nan; expected a finite number",
+        ),
         (["--interpolate-from", "gone.pth", "--alpha", "0.5"], "gone.pth: no such file"),
         (
             ["--interpolate-from", "gelu.pth", "--alpha", "0.5"],

@@ -28,6 +28,8 @@ class Data:
         def state_dict(self) -> dict[str, Any]:
             return {}
 
+        of_this_rank = state_dict
+
         def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
         def merged(self, states: list[dict[str, Any]]) -> "Data.Bad":
