@@ -97,6 +97,7 @@ def test_a_resumed_run_is_bit_for_bit_the_whole_one(folders: Path) -> None:
             assert torch.equal(resumed["optimizer"]["state"][i][key], tensor), (i, key)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_from_two_ranks(folders: Path, shards: str, tmp_path: Path) -> None:
     folder = half(folders / "whole", tmp_path / "one")
     assert train(folder, shards, "--resume") == 0
