@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hypvl.checks import one_of
 from hypvl.errors import UserError
 from hypvl.io.json_text import parse_json
+from hypvl.io.processes import process_stat
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -288,7 +289,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 def _wait_until_stopped(pid: int) -> None:
     deadline = time.monotonic() + 5.0
-    while time.monotonic() < deadline and (state := _stat(pid)) is not None and state[0] not in "TtZX":
+    while time.monotonic() < deadline and (state := process_stat(pid)) is not None and state[0] not in "TtZX":
         time.sleep(0.0005)
 
 
@@ -296,15 +297,7 @@ def _session(leader: int | None) -> list[int]:
     """Living processes of a session (Linux)."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        state = _stat(int(path.name))
+        state = process_stat(int(path.name))
         if state is not None and state[0] not in "ZX" and int(state[3]) == leader:
             found.append(int(path.name))
     return found
-
-
-def _stat(pid: int) -> list[str] | None:
-    """State, parent, group and session of a process, and more; None where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None

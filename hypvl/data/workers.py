@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import queues, util
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from hypvl.errors import DataError
+from hypvl.io.processes import process_stat
 from hypvl.units.pool import end_with_parent, ignore_signals, kill_processes, signals_held
 
 if TYPE_CHECKING:  # commands import this module before torch
@@ -102,11 +102,10 @@ class WorkerIterator(Iterator[_T]):
 def _doing(worker: BaseProcess) -> str:
     if worker.exitcode is not None:
         return f"has ended (exit code {worker.exitcode})"
-    try:
-        letter = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:  # it has just ended, or this is not Linux
+    fields = None if worker.pid is None else process_stat(worker.pid)
+    if fields is None:  # it has just ended, or this is not Linux
         return "is running"
-    return _STATES.get(letter, "is running").format(worker.pid)
+    return _STATES.get(fields[0], "is running").format(worker.pid)
 
 
 def dead_worker(error: BaseException, *, setting: str) -> str | None:

@@ -1,6 +1,5 @@
 """What the folder of a run says about it: alive or not, how far, which checkpoint is good, why it failed."""
 
-import contextlib
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ from typing import Any
 
 from hypvl.errors import CheckpointError
 from hypvl.io.json_text import parse_json
+from hypvl.io.processes import process_stat
 from hypvl.training.checkpoint import newest_good
 from hypvl.training.failure import FAILURE_NAME, resume_command
 from hypvl.training.hooks.heartbeat import HEARTBEAT_NAME
@@ -121,9 +121,8 @@ def _lives(pid: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
-    with contextlib.suppress(OSError):  # dead, but not buried (Linux)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return True
+    fields = process_stat(pid)
+    return fields is None or fields[0] not in "ZX"  # of these it is dead, but not buried (Linux)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.io.json_text import parse_json
+from hypvl.io.processes import process_stat
 
 #: Minutes without a sign of life after which a claim of another machine is taken over.
 CLAIM_MINUTES = 10.0
@@ -227,9 +228,5 @@ def _machine() -> str:
 
 def _started(pid: int) -> str:
     """When a process began, which differs for another one with the same number; empty when there is none."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = status.rpartition(")")[2].split()  # the name before it may hold anything
-    return "" if fields[0] in ("Z", "X") else fields[19]
+    fields = process_stat(pid)
+    return "" if fields is None or fields[0] in ("Z", "X") else fields[19]
