@@ -137,6 +137,22 @@ def _runs(root: Path) -> None:
         assert done.returncode == 0, done.stderr
     for name in RUNS[1:]:
         shutil.copytree(first, root / "output" / name)
+    _run_that_gives_up(root, [*train, "--config", "configs/train_clip_demo.py", *SMALL, *steps])
+
+
+def _run_that_gives_up(root: Path, train: list[str]) -> None:
+    """A rate that no weight survives: what the run leaves of its last batch lies in output/run."""
+    folder = root / "output" / "given_up"
+    too_much = ["--output-dir", str(folder), "optim.optimizer.lr=1e30", "train.max_skipped_steps=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hypvl", *train, *too_much],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "its samples are in skipped_batch_rank0.pt" in done.stderr, done.stderr
+    shutil.copy(folder / "skipped_batch_rank0.pt", _made(root / "output" / "run"))
 
 
 def _package_of_the_reader(root: Path) -> None:
