@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hypvl import rank_notes
 from hypvl.errors import UserError
 
 T = TypeVar("T")
@@ -261,14 +262,22 @@ def broadcast_object(value: Any) -> Any:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """What ``function`` returns on rank 0, which alone calls it, or its UserError, on every rank (picklable)."""
+    """What ``function`` returns on rank 0, which alone calls it, or its UserError, on every rank (picklable).
+
+    The other ranks wait as long as rank 0 works; ``train.timeout_s`` is for a rank 0 that does nothing.
+    """
     result: T | None = None
     raised: UserError | None = None
+    notes = rank_notes.current() if world_size() > 1 else None
     if is_main():
         try:
             result = function()
         except UserError as error:
             raised = error
+        if notes is not None:
+            notes.tell_done()
+    elif notes is not None:
+        notes.wait_for_main()
     result, raised = broadcast_object((result, raised))
     if raised is not None:
         raise raised

@@ -302,7 +302,7 @@ def _group(
         world_size=world,
         timeout=timeout,
     )
-    notes = RankNotes(store(), rank=rank, world=world)
+    notes = RankNotes(store(), rank=rank, world=world, timeout=timeout.total_seconds())
     try:
         with noting(notes):
             yield

@@ -7,6 +7,7 @@ which only tells that some other rank did not answer.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import socket
 import sys
@@ -20,12 +21,16 @@ from typing import Any
 import torch.distributed as dist
 
 from hypvl.io.json_text import parse_json
+from hypvl.io.processes import bytes_moved
 
 #: Seconds between two notes of a rank on what it does.
 PERIOD = 2.0
 # Seconds in which a rank that ended has told it, or its launcher has.
 _PATIENCE = 4.0
 _POLL = 0.1
+# A rank works when its process uses this share of one processor, or moves as many bytes per second. Threads that only
+# look every now and then whether there is something to do stay far below both.
+_SHARE, _BYTES = 0.01, 64 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +45,7 @@ class RankNote:
     traceback: str = ""  # of an end by an error of the program
     stopped: int = 0  # of an end because it was asked to stop: the exit code
     count: int = 0  # how often the rank has told what it does
+    worked: int = 0  # how often it had worked since it told so before
     waits: bool = False  # in a collective, for others: it is not to blame
 
     def __str__(self) -> str:
@@ -58,12 +64,15 @@ class RankNotes:
         store: That of the process group.
         rank: Of this process; None only reads and tells of others.
         world: Number of ranks.
+        timeout: Seconds for which other ranks wait for rank 0 when it alone has something to do, but does nothing.
     """
 
-    def __init__(self, store: dist.Store, *, rank: int | None, world: int) -> None:
+    def __init__(self, store: dist.Store, *, rank: int | None, world: int, timeout: float = math.inf) -> None:
         self._store = dist.PrefixStore("notes", store)
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._timeout = rank, world, timeout
         self._count = 0
+        self._effort = _Effort()
+        self._waits = 0  # how often this rank has waited for rank 0
         self._first_end: RankNote | None = None
         self.gone = False  #: Whether the store has ended, with the launcher of machine 0.
         self._thread = threading.get_ident()  # whose place in the program is told
@@ -93,7 +102,8 @@ class RankNotes:
         place, waits = _place_of(self._thread)
         self._count += 1
         text = ", ".join(filter(None, (self.describe(), place)))
-        self._write(f"state/{self._rank}", self._note(text, count=self._count, waits=waits))
+        note = self._note(text, count=self._count, worked=self._effort.count(), waits=waits)
+        self._write(f"state/{self._rank}", note)
 
     def tell_end(self, text: str, *, traceback: str = "", stopped: int = 0) -> None:
         """This rank ends; arguments as for :class:`RankNote`."""
@@ -115,6 +125,29 @@ class RankNotes:
             except dist.DistError:
                 self.gone = True
         return self._first_end
+
+    def tell_done(self) -> None:
+        """Rank 0 has done what it alone had to do: the others, which are in :meth:`wait_for_main`, go on."""
+        self._store.add("done alone", 1)
+
+    def wait_for_main(self) -> None:
+        """Wait for the next :meth:`tell_done` of rank 0, however long it works.
+
+        Raises:
+            DistError: when a rank has ended, or rank 0 has done nothing for the timeout; :meth:`blame` says who.
+        """
+        self._waits += 1
+        began = last = time.monotonic()
+        worked: int | None = None
+        while self._store.add("done alone", 0) < self._waits:
+            if self.first_end() is not None:
+                raise dist.DistError("a rank has ended")
+            now = time.monotonic()
+            if (note := self.state(0)) is not None and note.worked != worked:
+                worked, last = note.worked, now
+            if now - last > self._timeout:
+                raise dist.DistError(f"rank 0 has done nothing for {self._timeout:.0f} s")
+            time.sleep(min(0.001 + 0.1 * (now - began), 0.5))
 
     def blame(self) -> str | None:
         """Who made a collective of this rank fail, in words; waits for some seconds. None when nothing is known."""
@@ -162,8 +195,24 @@ def _place_of(thread: int) -> tuple[str, bool]:
     waits = bool(frames) and (
         "/torch/distributed/" in frames[0].f_code.co_filename
         or frames[0].f_code.co_name == "_engine_run_backward"  # where DDP averages gradients
+        or any(frame.f_code is RankNotes.wait_for_main.__code__ for frame in frames)
     )
     return own, waits
+
+
+class _Effort:
+    """Whether this process works: by the time of processors that it uses, and by what it reads and writes."""
+
+    def __init__(self) -> None:
+        self._last = (time.monotonic(), time.process_time(), bytes_moved())
+        self._count = 0
+
+    def count(self) -> int:
+        """In how many of the spans between two calls it has worked."""
+        before, self._last = self._last, (time.monotonic(), time.process_time(), bytes_moved())
+        seconds, used, moved = (new - old for new, old in zip(self._last, before, strict=True))
+        self._count += used > _SHARE * seconds or moved > _BYTES * seconds
+        return self._count
 
 
 _CURRENT: ContextVar[RankNotes | None] = ContextVar("rank_notes", default=None)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "ops": set(),
     "geometry": {"ops"},
     "diagnostics": {"geometry"},
-    "distributed": set(),
+    "distributed": {"rank_notes"},
     "launch": {"distributed", "rank_notes", "units"},
     "rank_notes": set(),
     "config": set(),

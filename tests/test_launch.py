@@ -21,12 +21,15 @@ import os, signal, sys, time
 from datetime import timedelta
 from hypvl import rank_notes
 from hypvl.cli.common import run_main
-from hypvl.distributed import barrier, rank
+from hypvl.distributed import barrier, from_main, rank
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.launch import launch
 
 def work(what):
     rank_notes.current().describe = lambda: "after iteration 7"
+    if what in ("alone", "idle"):
+        alone(what)
+        return
     if what == "start" and rank() == 1:
         print("ready", flush=True)
         time.sleep(60)
@@ -56,6 +59,19 @@ def wait():
             time.sleep(0.05)
             signals.agree()
     raise StoppedError("saved", exit_code(signals.stop))
+
+def alone(what):
+    def task():
+        print("ready", flush=True)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if what == "idle":
+                time.sleep(1)
+        return 5
+
+    if rank() == 1:
+        print("ready", flush=True)
+    assert from_main(task) == 5
 
 def main(argv):
     seconds = timedelta(seconds=float(argv[3]))
@@ -165,7 +181,8 @@ def test_a_rank_that_ends_is_named(tmp_path: Path, what: str, cause: str) -> Non
     ("what", "cause"),
     [
         ("SIGSTOP", r"does not answer: stopped, dead or cut off; last known of it: after iteration 7"),
-        ("hang", r"is late; after iteration 7"),
+        ("hang", r"is late \(if it may take so long, raise train.timeout_s\); after iteration 7"),
+        ("idle", r"is late \(if it may take so long, raise train.timeout_s\); after iteration 7"),
     ],
 )
 def test_a_rank_that_hangs_is_named(tmp_path: Path, what: str, cause: str) -> None:
@@ -174,10 +191,19 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path, what: str, cause: str) -> No
         ready(process)
     began = time.monotonic()
     first, second = ended(processes)
-    named = rf"waits for the others no longer: rank 1 \(.*, process \d+\) {cause}"
+    late = 0 if what == "idle" else 1
+    named = rf"waits for the others no longer: rank {late} \(.*, process \d+\) {cause}"
     assert re.search(named, first) and re.search(named, second)
     assert processes[0].returncode == processes[1].returncode == 1
     assert 8 < time.monotonic() - began < 40
+
+
+@pytest.mark.slow
+def test_rank_0_may_work_alone_longer_than_others_wait(tmp_path: Path) -> None:
+    processes = started(tmp_path, "alone", timeout=5.0)
+    for said in ended(processes):
+        assert "error" not in said
+    assert processes[0].returncode == processes[1].returncode == 0
 
 
 def test_launch_runs_here_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

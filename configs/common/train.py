@@ -22,8 +22,9 @@ batch; "all" gathers them. The same gradients; terms that need all rows at once 
 A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
 row end the run with a checkpoint and the samples of the last one.
 
-A rank that has waited `timeout_s` seconds for the others names the one that is late or stopped, and ends. After two
-thirds of that time without a batch the run saves a checkpoint and ends.
+A rank that has waited `timeout_s` seconds for the others names the one that is late or stopped, and ends; while rank 0
+writes a checkpoint or indexes data the others wait longer. After two thirds of that time without a batch the run saves
+a checkpoint and ends.
 
 `teachers` are other encoders by name (docs/training.md, "Teachers"); None = none.
 

@@ -53,16 +53,7 @@ def cache_hits(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> 
 
     Rank 0 looks it up, for files may come and go between two looks. Raises DataError when a shard cannot be read.
     """
-    hits: Encoded | UserError = Encoded()
-    if distributed.is_main():
-        try:
-            hits = _look_up(group, names, by_digest=by_digest)
-        except UserError as error:  # the others wait for an answer
-            hits = error
-    hits = distributed.broadcast_object(hits)
-    if isinstance(hits, UserError):
-        raise hits
-    return hits
+    return distributed.from_main(lambda: _look_up(group, names, by_digest=by_digest))
 
 
 def _look_up(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> Encoded:

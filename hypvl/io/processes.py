@@ -1,4 +1,4 @@
-"""What the system says of another process."""
+"""What the system says of processes."""
 
 from pathlib import Path
 
@@ -14,3 +14,13 @@ def process_stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text.rpartition(")")[2].split()  # the name before it may hold anything
+
+
+def bytes_moved() -> int:
+    """Bytes that this process has read and written so far, also on no disk; 0 where the system does not count them."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0
+    numbers = dict(line.split(": ") for line in lines)
+    return int(numbers["rchar"]) + int(numbers["wchar"])

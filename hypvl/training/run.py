@@ -133,9 +133,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         )
     take_from_model(model, dataset)
     check_data_fits(model, dataset)
-    if distributed.is_main():
-        prepare_dataset(dataset)
-    distributed.barrier()
+    distributed.from_main(lambda: prepare_dataset(dataset))
     distributed.from_main(lambda: check_sample_fits(learner, dataset, seed=settings.seed))
     for name, teacher in learner.get_teachers().items():
         teacher.check_data(dataset.fingerprint)

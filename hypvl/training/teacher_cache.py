@@ -307,9 +307,7 @@ def cache_teacher(cfg: DictConfig, name: str, folder: Path, batch_size: int, num
         modalities={view.modality for view in views},
     )
     check_dataset(dataset)
-    if distributed.is_main():
-        prepare_dataset(dataset)
-    distributed.barrier()
+    distributed.from_main(lambda: prepare_dataset(dataset))
     label = f"features of {name}"
     with terminal_bar(label, shown=distributed.is_main()) as move_bar:
         for progress in write_features(

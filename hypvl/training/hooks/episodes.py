@@ -19,8 +19,8 @@ def kmeans_labels(rows: Tensor, *, count: int, iterations: int, seed: int) -> Te
 
     Entries that are not finite count as 0. A cluster may be left without members. A collective.
     """
-    labels = torch.zeros(len(rows), dtype=torch.int64)
-    if distributed.is_main():
+
+    def cluster() -> Tensor:
         import warnings
 
         from sklearn.cluster import KMeans
@@ -29,13 +29,11 @@ def kmeans_labels(rows: Tensor, *, count: int, iterations: int, seed: int) -> Te
         known = torch.nan_to_num(rows.float(), nan=0.0, posinf=0.0, neginf=0.0).cpu().numpy()
         model = KMeans(min(count, len(rows)), init="random", n_init=1, max_iter=iterations, random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # rows that are equal, at the start of training
-            labels = torch.from_numpy(model.fit(known).labels_).to(torch.int64)
-    labels = labels.to(rows.device)
-    distributed.broadcast_([labels])
-    return labels
+            # for rows that are equal, at the start of training
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return torch.from_numpy(model.fit(known).labels_).to(torch.int64)
+
+    return distributed.from_main(cluster).to(rows.device)
 
 
 def episodic_terms(learner: Learner) -> dict[str, EpisodicTerm]:
