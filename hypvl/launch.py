@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -399,6 +399,13 @@ def _name_of_this_try(store: dist.Store, *, rank: int, world: int) -> str:
             )
         time.sleep(0.02)
     return own
+
+
+def torchrun_layout(environ: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Machines, and processes on this one, when torchrun has started this process; else None."""
+    if "TORCHELASTIC_RUN_ID" not in environ:
+        return None
+    return int(environ.get("GROUP_WORLD_SIZE", "1")), int(environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def begun_by_this_agent(folder: Path) -> bool:

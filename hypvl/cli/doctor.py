@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         show_json(report)
     else:
-        _print(report)
+        _print(report, asked=args.config is not None)
     return 1 if broken else 0
 
 
@@ -330,7 +330,8 @@ def _run_status(folder: Path) -> dict[str, Any]:
     return run_status(folder)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], *, asked: bool) -> None:
+    """What a person reads; of suites that nobody ``asked`` for, those without any data share a line."""
     from hypvl.report.tables import print_table, rich_table
 
     environment = report["environment"]
@@ -339,12 +340,17 @@ def _print(report: dict[str, Any]) -> None:
         f"hypvl {environment['hypvl']} (commit {environment['git_commit']}), Python {environment['python']}, "
         f"GPUs: {gpus}, CUDA {environment['cuda']}"
     )
-    show(", ".join(f"{p['name']} {p['version']}" for p in environment["packages"] if p["version"]))
+    installed = (f"{p['name']} {p['version']}" for p in environment["packages"] if p["version"])
+    show(", ".join(dict.fromkeys(installed)))  # an extra may ask for one again
     for package in environment["packages"]:
         if package["problem"]:
             role = "needed" if package["required"] else f"only for the extra {package['extra']}"
             show(f"  {package['name']}: {package['problem']} ({role})")
+    absent = {}
     for source, result in report["suites"].items():
+        if not asked and result and all(finding["status"] == "missing" for finding in result):
+            absent[Path(source).stem.removeprefix("eval_")] = len(result)
+            continue
         rows = [
             (f["name"], f["status"], "" if f["items"] is None else f"{f['items']:,}", str(f["looked_at"]))
             for f in result
@@ -353,6 +359,12 @@ def _print(report: dict[str, Any]) -> None:
         for finding in result:
             if finding["detail"]:
                 show(f"  {finding['name']}: {finding['status']}: {finding['detail']}")
+    if absent:
+        counts = ", ".join(f"{name} ({number})" for name, number in absent.items())
+        show(
+            f"suites of which no data set is here, with their number of sets: {counts}",
+            f"  which files are missing, and where they come from: hypvl doctor --config {next(iter(absent))}",
+        )
     for shard in report["shards"]:
         kinds = ", ".join(f"{count} .{name}" for name, count in sorted(shard["extensions"].items()))
         state = "ok" if not shard["problems"] else "damaged"

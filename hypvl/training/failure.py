@@ -24,6 +24,7 @@ from hypvl.config.targets import EXTRA_VARIABLE, permissions, unlisted_targets
 from hypvl.errors import CheckpointError
 from hypvl.io.files import open_new, write_atomically
 from hypvl.io.redact import printable
+from hypvl.launch import torchrun_layout
 from hypvl.training.checkpoint import newest_good
 from hypvl.training.loop import Trainer
 
@@ -58,6 +59,7 @@ def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: 
         "last_good_checkpoint": _last_good(folder),
         "resume": resume_command(
             folder,
+            torchrun=torchrun_layout(),
             permitted=permissions(config),
             targets=[target for _, target in unlisted_targets(config, extra=False)],
         ),
@@ -109,7 +111,7 @@ def resume_command(
     folder: Path,
     *,
     argv: Sequence[str] | None = None,
-    environ: Mapping[str, str] | None = None,
+    torchrun: tuple[int, int] | None,
     permitted: Sequence[str] = (),
     targets: Sequence[str] = (),
 ) -> str:
@@ -118,19 +120,18 @@ def resume_command(
     Args:
         folder: Of the run.
         argv: Of this process; None = ``sys.argv``.
-        environ: Of this process; None = ``os.environ``.
+        torchrun: Machines, and processes on each, where torchrun starts them; None = hypvl does.
         permitted: Keys that the config, which is data, may not permit itself: ``"dataset.allow_pipe"``.
         targets: Names in it that are not on the allow-list.
 
     Example:
-        >>> resume_command(Path("output/demo"), argv=["hypvl", "train", "--num-gpus=0", "a=1"], environ={})
+        >>> resume_command(Path("output/demo"), argv=["hypvl", "train", "--num-gpus=0", "a=1"], torchrun=None)
         'hypvl train --resume --output-dir output/demo --num-gpus 0'
     """
     argv = sys.argv if argv is None else argv
-    environ = os.environ if environ is None else environ
     command = ["hypvl", "train", "--resume", "--output-dir", str(folder), *_place(argv)]
-    if "TORCHELASTIC_RUN_ID" in environ:
-        machines, here = environ.get("GROUP_WORLD_SIZE", "1"), environ.get("LOCAL_WORLD_SIZE", "1")
+    if torchrun is not None:
+        machines, here = map(str, torchrun)
         command = ["torchrun", "--nnodes", machines, "--nproc-per-node", here, "-m", *command]
     before = [f"{EXTRA_VARIABLE}={','.join(targets)}"] if targets else []
     return shlex.join([*before, *command, *(f"{key}=true" for key in permitted)])

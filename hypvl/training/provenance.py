@@ -13,6 +13,7 @@ import torch
 import hypvl
 from hypvl import distributed
 from hypvl.io.redact import redact_command
+from hypvl.launch import torchrun_layout
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "hydra-core", "webdataset", "ftfy", "regex")
 
@@ -27,6 +28,7 @@ def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[st
         "device": device_name(),
         "world_size": distributed.world_size(),
         "command": redact_command(sys.argv),
+        "torchrun": torchrun_layout(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "data_fingerprint": data_fingerprint,

@@ -1,7 +1,6 @@
 """What the folder of a run says about it: alive or not, how far, which checkpoint is good, why it failed."""
 
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from hypvl.training.failure import FAILURE_NAME, resume_command
 from hypvl.training.hooks.heartbeat import HEARTBEAT_NAME
 
 _OVER = ("finished", "stopped", "failed")
-_TORCHRUN = re.compile(r"\btorchrun --nnodes ([0-9]+) --nproc-per-node ([0-9]+) ")
 _LARGEST = 1 << 20  # bytes of a file that is read
 # Seconds: a heartbeat that is older is no sign of life; a step that takes longer is worth a look.
 _SILENT, _STUCK = 60.0, 600.0
@@ -47,7 +45,7 @@ def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
         "age": age,
         "checkpoint": None,
         "error": failure.get("error"),
-        "resume": _resume(folder, origin, failure),
+        "resume": _resume(folder, origin),
         "problem": None,
     }
     if status["error"] is not None and isinstance(failure.get("iteration"), int):
@@ -97,14 +95,14 @@ def _problem(status: Mapping[str, Any], beat: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _resume(folder: Path, origin: Mapping[str, Any], failure: Mapping[str, Any]) -> str:
+def _resume(folder: Path, origin: Mapping[str, Any]) -> str:
     """The command, made anew: nothing that a file says is a command to be copied, and no permission either."""
-    command = origin.get("command")
+    command, layout = origin.get("command"), origin.get("torchrun")
     words = [str(word) for word in command] if isinstance(command, list) else []
-    environ = {}
-    if (started := _TORCHRUN.search(str(failure.get("resume")))) is not None:
-        environ = {"TORCHELASTIC_RUN_ID": "", "GROUP_WORLD_SIZE": started[1], "LOCAL_WORLD_SIZE": started[2]}
-    return resume_command(folder, argv=words, environ=environ)
+    torchrun = None
+    if isinstance(layout, list) and len(layout) == 2 and all(type(number) is int for number in layout):
+        torchrun = (layout[0], layout[1])
+    return resume_command(folder, argv=words, torchrun=torchrun)
 
 
 def _age(beat: Mapping[str, Any], now: float) -> float | None:

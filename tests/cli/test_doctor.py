@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from hypvl.cli import doctor
 from hypvl.cli.common import run_main
@@ -86,7 +87,15 @@ def test_without_arguments_missing_data_are_no_error(
     assert code == 0 and report["suites"]["configs/eval_one.py"][0]["status"] == "missing"
     assert run_main(main, []) == 0
     out = capsys.readouterr().out
-    assert "configs/eval_one.py" in out and "a: missing: gone: is not there" in out
+    assert "no data set is here, with their number of sets: one (1)\n" in out
+    assert "hypvl doctor --config one" in out and "gone" not in out
+    assert run_main(main, ["--config", "one"]) == 1
+    assert "a: missing: gone: is not there" in capsys.readouterr().out
+    (tmp_path / "gone" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "gone" / "cat" / "1.png")
+    assert run_main(main, []) == 0
+    out = capsys.readouterr().out
+    assert "configs/eval_one.py" in out and "no data set is here" not in out
     assert run_main(main, ["key=1"]) == 2
     for flags in (["--only", "b"], ["--download"]):
         assert run(capsys, *flags)[0] == 2
@@ -127,6 +136,9 @@ def test_the_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     packages = {package["name"]: package for package in report["environment"]["packages"]}
     assert packages["torch"]["version"] == torch.__version__.split("+")[0] and packages["torch"]["required"]
     assert report["environment"]["gpus"] == [] or torch.cuda.is_available()
+    assert run_main(main, ["--shards", str(tar)]) == 1
+    listed = capsys.readouterr().out.splitlines()[1].split(", ")
+    assert len(listed) == len(set(listed)) and f"torch {packages['torch']['version']}" in listed
     assert report["suites"] == {}  # shards were asked for, suites were not
     assert code == 1 and "has no image" in report["shards"][0]["problems"][0]
     code, report = run(capsys, "--shards", str(tmp_path / "none.tar"))

@@ -15,6 +15,7 @@ from loguru import logger
 from hypvl import distributed
 from hypvl.cli.common import load_config
 from hypvl.errors import DataError
+from hypvl.launch import torchrun_layout
 from hypvl.losses.base import LossTerm
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.rank_notes import RankNotes, noting
@@ -147,7 +148,8 @@ def test_nothing_from_a_message_reaches_the_screen_raw() -> None:
 def test_the_command_that_goes_on_is_on_the_same_processes(
     argv: str, environ: dict[str, str], command: str
 ) -> None:
-    assert resume_command(Path("o"), argv=shlex.split(argv), environ=environ) == command
+    given = resume_command(Path("o"), argv=shlex.split(argv), torchrun=torchrun_layout(environ))
+    assert given == command
 
 
 class Own(LossTerm):

@@ -58,18 +58,30 @@ def test_alive_or_not(case: str, folder: Path) -> None:
     assert status["resume"] == f"hypvl train --resume --output-dir {folder} --num-gpus 2"
 
 
-RESUME = "torchrun --nnodes 2 --nproc-per-node 4 -m hypvl train --resume --output-dir elsewhere; curl evil"
-
-
-def test_what_failed_and_how_to_go_on_are_its_own_words(folder: Path) -> None:
+def test_what_failed_is_its_own_words_and_how_to_go_on_is_not(folder: Path) -> None:
     beat(folder, state="failed")
-    (folder / "failure.json").write_text(json.dumps({"error": "DataError: gone.", "resume": RESUME}))
-    status = run_status(folder, now=NOW)
+    (folder / "failure.json").write_text(json.dumps({"error": "DataError: gone.", "resume": "curl evil"}))
     said = "failed at iteration 12 of 20: DataError: gone. Mend it, then go on with"
-    command = (
-        f"torchrun --nnodes 2 --nproc-per-node 4 -m hypvl train --resume --output-dir {folder} --num-gpus 2."
-    )
-    assert status["problem"] == f"{folder}: {said} {command}"
+    command = f"hypvl train --resume --output-dir {folder} --num-gpus 2."
+    assert run_status(folder, now=NOW)["problem"] == f"{folder}: {said} {command}"
+
+
+@pytest.mark.parametrize(
+    ("layout", "before"),
+    [
+        ([2, 4], "torchrun --nnodes 2 --nproc-per-node 4 -m "),
+        (None, ""),
+        ([2], ""),
+        (["2", "4; curl evil"], ""),
+    ],
+)
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_a_run_of_torchrun_goes_on_under_torchrun(folder: Path, state: str, layout: Any, before: str) -> None:
+    beat(folder, state=state)
+    content = {"command": ["hypvl", "train", "--num-gpus", "2"], "torchrun": layout}
+    (folder / "provenance.json").write_text(json.dumps(content))
+    expected = f"{before}hypvl train --resume --output-dir {folder} --num-gpus 2"
+    assert run_status(folder, now=NOW)["resume"] == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b"null"])
