@@ -15,7 +15,7 @@ from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import load_without_moments, teacher_weights
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.models.hub import create_model, load_config, stored_config
+from hypvl.models.hub import create_model, load_config, stored_config, usable_device
 from hypvl.training.provenance import code_version
 
 THUMBNAIL_PIXELS = 96
@@ -23,14 +23,9 @@ THUMBNAIL_PIXELS = 96
 
 def pick_device(name: str | None) -> torch.device:
     """The device of that name; None = a GPU if there is one, else the CPU. Raises ConfigError for one without use."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
-        torch.empty(1, device=device)
-    # Unknown names and absent GPUs; torch asserts where CUDA was left out, and meta has no values.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"--device: {name!r} cannot be used ({reason}); expected cpu or cuda.") from error
-    return device
+    return usable_device(
+        "--device", ("cuda" if torch.cuda.is_available() else "cpu") if name is None else name
+    )
 
 
 def load_trained(

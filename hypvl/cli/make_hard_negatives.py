@@ -189,6 +189,9 @@ def _backend(args: argparse.Namespace) -> "BackendArguments":
         return BuiltinArguments()
     if args.backend == "lemminflect":
         return LemminflectArguments(accept_unknown=args.accept_unknown)
+    from hypvl.models.hub import usable_device
+
+    usable_device("--device", args.device)
     return MaskedLMArguments(
         model=args.mlm_model,
         tagger=args.tagger,

@@ -118,7 +118,7 @@ def create_model(
         device: Where the model is put.
 
     Raises:
-        ConfigError: The name or the config cannot be used.
+        ConfigError: The name, the config or the device cannot be used.
         CheckpointError: The weights cannot be read, or do not fit the model.
         DownloadError: A web address does not give them.
 
@@ -127,6 +127,7 @@ def create_model(
         >>> model.embed_dim, model.image_size, model.context_length
         (512, 224, 77)
     """
+    device = usable_device("device", device)
     if isinstance(checkpoint, str) and checkpoint.startswith(WEB):
         checkpoint = download_weights(checkpoint)
     source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
@@ -198,13 +199,15 @@ def from_pretrained(
     Raises:
         CheckpointError: No such folder, repository or file, or files that are missing, broken or do not fit; a name
             whose address is not known.
-        ConfigError: The config names something that is not on the allow-list, or there is none.
+        ConfigError: The config names something that is not on the allow-list, or there is none; or the device cannot
+            be used.
         DownloadError: An address does not give the file, or another one; nothing is kept of it.
 
     Example:
         >>> from_pretrained("facebook/meru", revision="v1")  # doctest: +SKIP
         >>> from_pretrained("https://example.org/meru_vit_l.pth#sha256=...", "meru_vit_l")  # doctest: +SKIP
     """
+    device = usable_device("device", device)
     text, path = str(source), Path(source)
     if text in ("", HUB_PREFIX):
         raise CheckpointError(
@@ -239,6 +242,20 @@ def from_pretrained(
                 f"{source}: has no {name}; expected {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes them."
             )
     return create_model(folder / CONFIG_FILE, folder / WEIGHTS_FILE, device=device)
+
+
+def usable_device(name: str, value: str | torch.device) -> torch.device:
+    """A device that tensors can be put on. Raises ConfigError otherwise, which calls it ``name``."""
+    try:
+        device = torch.device(value)
+        torch.empty(1, device=device)
+    # Unknown names and absent GPUs; torch asserts where CUDA was left out.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{name}: {str(value)!r} cannot be used ({reason}); expected cpu or cuda."
+        ) from error
+    return device
 
 
 def _from_file(

@@ -167,6 +167,15 @@ def test_a_backend_whose_packages_are_missing_is_never_replaced(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_device_that_cannot_be_used(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--captions", str(captions), "--output", str(tmp_path / "out.jsonl"), "--backend", "masked-lm"]
+    assert run_main(main, [*flags, "--device", "nix"]) == 2
+    assert "error: --device: 'nix' cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_help_answers_at_once() -> None:
     start = time.process_time(), time.perf_counter()
     done = subprocess.run(

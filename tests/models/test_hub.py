@@ -315,3 +315,12 @@ def test_no_weights_are_fetched_where_a_file_brings_them(
         assert same(loaded, trained)
         assert loaded.visual.trunk.norm.eps == trained.visual.trunk.norm.eps == 1e-6  # not a scratch recipe's
     assert asked == [True] + [False] * (len(asked) - 1)
+
+
+@pytest.mark.parametrize("device", ["nix", "cuda:999", "", "cpu:x"])
+def test_a_device_that_cannot_be_used_is_said_before_anything_is_read(device: str) -> None:
+    for make in (hypvl.create_model, hypvl.from_pretrained):
+        with pytest.raises(
+            ConfigError, match=rf"^device: '{device}' cannot be used \(.*\); expected cpu or cuda\.$"
+        ):
+            make("/not/there", device=device)
