@@ -178,8 +178,8 @@ def _differences(whole: "Run", killed: "Run") -> dict[str, list[str]]:
     from hypvl.io.json_text import parse_json
     from hypvl.models.checkpoint_io import FINAL_NAME, load_checkpoint
     from hypvl.report.difference import record_differences
-    from hypvl.training.checkpoint import METRICS_NAME
-    from hypvl.training.same_state import state_differences
+    from hypvl.training.checkpoints.same_state import state_differences
+    from hypvl.training.run_folder import METRICS_NAME
 
     folders = whole.folder, killed.folder
     states = [load_checkpoint(folder / FINAL_NAME) for folder in folders]

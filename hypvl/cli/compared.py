@@ -18,7 +18,7 @@ from hypvl.errors import ConfigError, DataError
 from hypvl.io.json_text import parse_json, read_object
 from hypvl.models.checkpoint_io import WEIGHTS_FILE, load_checkpoint
 from hypvl.models.convert import current_name
-from hypvl.training.checkpoint import METRICS_NAME
+from hypvl.training.run_folder import METRICS_NAME
 from hypvl.training.state import saved_config
 
 _WEIGHTS = (".pth", ".pt", ".safetensors")

@@ -25,7 +25,7 @@ from hypvl.errors import CheckpointError
 from hypvl.io.files import open_new, write_atomically
 from hypvl.io.redact import printable
 from hypvl.launch import torchrun_layout
-from hypvl.training.checkpoint import newest_good
+from hypvl.training.checkpoints.files import newest_good
 from hypvl.training.loop import Trainer
 
 FAILURE_NAME = "failure.json"

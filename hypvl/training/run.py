@@ -28,7 +28,6 @@ from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
-from hypvl.training.checkpoint import METRICS_NAME, RunFolder
 from hypvl.training.config import Accumulation, EvaluateConfig, TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
 from hypvl.training.failure import remove_failure, report_failure
@@ -57,6 +56,7 @@ from hypvl.training.parallel import shard_
 from hypvl.training.provenance import provenance
 from hypvl.training.random_state import seed_everything
 from hypvl.training.resume import read_resumed
+from hypvl.training.run_folder import METRICS_NAME, RunFolder
 from hypvl.training.state import (
     TrainState,
     check_compatible,

@@ -11,7 +11,7 @@ from typing import Any
 from hypvl.errors import CheckpointError
 from hypvl.io.json_text import parse_json
 from hypvl.io.processes import process_stat
-from hypvl.training.checkpoint import newest_good
+from hypvl.training.checkpoints.files import newest_good
 from hypvl.training.failure import FAILURE_NAME, resume_command
 from hypvl.training.hooks.heartbeat import HEARTBEAT_NAME
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.training.checkpoint import newest_good
+from hypvl.training.checkpoints.files import newest_good
 from hypvl.training.hooks.health import Stalls
 from hypvl.training.loop import StepResult, Trainer
 from tests.cli.test_train import finished as finished, shards as shards, train

@@ -28,7 +28,7 @@ from hypvl.io.json_text import read_object
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.hub import create_model, from_pretrained
 from hypvl.negatives.convert import read_npy_items
-from hypvl.training.checkpoint import newest_good
+from hypvl.training.checkpoints.files import newest_good
 from hypvl.training.teacher_cache import StoredFeatures
 from tests.data.helpers import Letters, jpeg, write_tar
 from tests.embedding.test_store import open_store, pil_images, run

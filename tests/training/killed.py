@@ -17,11 +17,11 @@ from omegaconf import DictConfig
 
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.report.difference import record_differences
+from hypvl.training.checkpoints.same_state import state_differences
 from hypvl.training.config import EvaluateConfig
 from hypvl.training.hooks.evaluation import Suite
 from hypvl.training.loop import Trainer
 from hypvl.training.run import RunOptions, run_training
-from hypvl.training.same_state import state_differences
 
 # The processes are forked from one that has read the library once, and has never computed anything.
 multiprocessing.set_forkserver_preload(["tests.training.killed"])

@@ -13,8 +13,8 @@ from hypvl.data.mix import MixedSources
 from hypvl.data.stream import WebDatasetStream
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.training.checkpoints.same_state import state_differences
 from hypvl.training.config import EvaluateConfig
-from hypvl.training.same_state import state_differences
 from tests.data.helpers import write_tar
 from tests.test_demo_recipes import read_tar, shard
 from tests.training.killed import differences, records, samples, train

@@ -11,7 +11,7 @@ from hypvl import distributed
 from hypvl.cli.common import load_config
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import last_checkpoint
-from hypvl.training.checkpoint import checkpoint_name, newest_good, save_checkpoint
+from hypvl.training.checkpoints.files import checkpoint_name, newest_good, save_checkpoint
 from hypvl.training.resume import _ranks, read_resumed
 from hypvl.training.run import RunOptions, run_training
 from hypvl.training.state import ENTRIES

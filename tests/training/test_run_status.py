@@ -11,7 +11,7 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.doctor import main
-from hypvl.training.checkpoint import save_checkpoint
+from hypvl.training.checkpoints.files import save_checkpoint
 from hypvl.training.run_status import run_status
 
 NOW = 1_800_000_000.0

@@ -12,8 +12,8 @@ from loguru import logger
 from hypvl import distributed
 from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
-from hypvl.training.background import BackgroundWriter, on_host
-from hypvl.training.checkpoint import checkpoint_name, point_at, remove_checkpoint, save_checkpoint
+from hypvl.training.checkpoints.background import BackgroundWriter, on_host
+from hypvl.training.checkpoints.files import checkpoint_name, point_at, remove_checkpoint, save_checkpoint
 from hypvl.training.loop import CHECKPOINT, Hook, StepResult, Trainer
 from hypvl.training.parallel import gathered, holds_shards, local
 
@@ -166,7 +166,7 @@ def saving(trainer: Trainer) -> Iterator[None]:
 
 
 def _write_sharded(path: Path, state: dict[str, Any]) -> None:
-    from hypvl.training.sharded_checkpoint import (
+    from hypvl.training.checkpoints.sharded import (
         write_sharded,  # reads torch.distributed.checkpoint, in a second
     )
 

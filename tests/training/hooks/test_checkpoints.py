@@ -9,7 +9,7 @@ import torch
 
 from hypvl.errors import DataError, UserError
 from hypvl.losses.base import Objective
-from hypvl.training.checkpoint import save_checkpoint
+from hypvl.training.checkpoints.files import save_checkpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.step import Learner

@@ -15,13 +15,13 @@ from loguru import logger
 
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import last_checkpoint, load_checkpoint
-from hypvl.training.checkpoint import (
-    RunFolder,
+from hypvl.training.checkpoints.files import (
     checkpoint_name,
     newest_good,
     save_checkpoint,
 )
 from hypvl.training.random_state import random_state, restore_random_state
+from hypvl.training.run_folder import RunFolder
 
 
 @contextlib.contextmanager

@@ -14,13 +14,13 @@ import torch
 from hypvl import distributed
 from hypvl.errors import UserError
 from hypvl.io import tensors
-from hypvl.training.background import BackgroundWriter, on_host
-from hypvl.training.checkpoint import newest_good
+from hypvl.training.checkpoints.background import BackgroundWriter, on_host
+from hypvl.training.checkpoints.files import newest_good
 from hypvl.training.hooks import checkpoints as module
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.loop import Hook, StepResult, Trainer
 from tests.ranks import run_ranks
-from tests.training.test_checkpoint import said
+from tests.training.checkpoints.test_files import said
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_learner
 
@@ -124,7 +124,7 @@ class Full:
 def test_an_error_of_the_thread_ends_the_run_at_a_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypvl.training.checkpoint.write_torch", Full())
+    monkeypatch.setattr("hypvl.training.checkpoints.files.write_torch", Full())
 
     class Wait(Hook):  # until the thread has ended
         def after_step(self, trainer: Trainer, step: StepResult) -> None:
@@ -143,7 +143,7 @@ def test_an_error_of_the_thread_ends_the_run_at_a_next_step(
 
 
 def _of_two(folder: str) -> tuple[int, str]:
-    from hypvl.training import checkpoint
+    from hypvl.training.checkpoints import files as checkpoint
 
     checkpoint.write_torch = Full()  # type: ignore[assignment]
     run = trainer(tiny_learner("clip"), hooks=(saving(Path(folder), period=2),))

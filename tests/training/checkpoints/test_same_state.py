@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.training.same_state import state_differences
+from hypvl.training.checkpoints.same_state import state_differences
 
 STATE = {
     "model": {"w": torch.tensor([0.0, float("nan")]), "n": torch.tensor(3)},

@@ -10,8 +10,8 @@ import torch
 
 from hypvl.io.archives import zip_checksum, zip_damage
 from hypvl.io.tensors import write_torch
-from hypvl.training.checkpoint import checkpoint_name, newest_good, save_checkpoint
-from tests.training.test_checkpoint import said
+from hypvl.training.checkpoints.files import checkpoint_name, newest_good, save_checkpoint
+from tests.training.checkpoints.test_files import said
 
 STATE = {
     "model": {
@@ -105,7 +105,7 @@ def test_a_newest_that_cannot_be_read_gives_way_to_the_one_before(
             raise OSError(5, "Input/output error", str(path))
         return zip_damage(path)
 
-    monkeypatch.setattr("hypvl.training.checkpoint.checkpoint_damage", failing)
+    monkeypatch.setattr("hypvl.training.checkpoints.files.checkpoint_damage", failing)
     with said() as lines:
         assert newest_good(tmp_path) == tmp_path / checkpoint_name(10)
     assert "damaged (cannot be read: Input/output error); looking for the checkpoint before it" in lines[0]

@@ -17,10 +17,11 @@ from hypvl.errors import CheckpointError, UserError
 from hypvl.io import sharded as format_file
 from hypvl.io.sharded import INDEX_NAME, Stored, read_table, sharded_damage
 from hypvl.models.checkpoint_io import checkpoints, last_checkpoint, load_checkpoint, open_checkpoint
-from hypvl.training import sharded_checkpoint as writer_file
-from hypvl.training.checkpoint import RunFolder, newest_good, point_at, remove_checkpoint
+from hypvl.training.checkpoints import sharded as writer_file
+from hypvl.training.checkpoints.files import newest_good, point_at, remove_checkpoint
+from hypvl.training.checkpoints.sharded import write_sharded
 from hypvl.training.parallel import as_sharded_like, holds_shards, local, shard_
-from hypvl.training.sharded_checkpoint import write_sharded
+from hypvl.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.tiny import tiny_learner
 
