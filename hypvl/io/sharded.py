@@ -207,7 +207,11 @@ class Stored:
             CheckpointException, AssertionError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
             pickle.UnpicklingError,
         ) as error:  # fmt: skip
-            reason = " ".join(str(error).split())[:160]
+            # A CheckpointException holds the errors of ranks, and their tracebacks.
+            cause = next((own for own, _ in getattr(error, "failures", {}).values()), error)
+            reason = " ".join(str(cause).split())[:160]
+            if isinstance(cause, pickle.UnpicklingError):  # torch advises to execute it
+                reason = "no tensor, or a pickle with code, which was refused and not executed"
             raise CheckpointError(
                 f"{self.folder}: {self.name} cannot be read ({reason}); take another checkpoint."
             ) from error
