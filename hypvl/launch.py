@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from hypvl.distributed import barrier
 from hypvl.errors import ConfigError, StoppedError, UserError
+from hypvl.io.processes import hold_save_requests
 from hypvl.rank_notes import RankNote, RankNotes, failed_by_another, noting
 from hypvl.units.pool import kill_processes
 
@@ -235,7 +236,8 @@ def _unpickled(report: Path) -> Exception:
 def _forwarding(processes: Sequence[int]) -> Iterator[Callable[[], None]]:
     """Pass on to the processes what this one is asked, which has nothing to save itself.
 
-    Call what is yielded when the processes are there, for what was asked before.
+    Call what is yielded when the processes are there, for what was asked before. Until then SIGUSR2 is blocked, which
+    they inherit: it does not end those that do not train yet.
     """
     early: list[int] = []
 
@@ -247,15 +249,18 @@ def _forwarding(processes: Sequence[int]) -> Iterator[Callable[[], None]]:
                 os.kill(pid, number)
 
     def forward_early() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         while early:
             forward(early.pop(0), None)
 
     catches = threading.current_thread() is threading.main_thread()  # no other one may
     numbers = (*_STOP, signal.SIGUSR2) if catches else ()
+    before = hold_save_requests()
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield forward_early
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -1,5 +1,6 @@
-"""What the system says of processes."""
+"""What the system says of processes, and the one signal that a run holds back."""
 
+import signal
 from pathlib import Path
 
 
@@ -24,3 +25,12 @@ def bytes_moved() -> int:
         return 0
     numbers = dict(line.split(": ") for line in lines)
     return int(numbers["rchar"]) + int(numbers["wchar"])
+
+
+def hold_save_requests() -> set[int]:
+    """Block SIGUSR2, which asks a run for a checkpoint and ends a process that does not know it; returns the mask before.
+
+    It waits until the run trains (:class:`hypvl.training.loop.Signals`). Threads and processes that start meanwhile
+    inherit that.
+    """
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})

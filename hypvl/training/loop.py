@@ -42,6 +42,8 @@ class Interrupted(BaseException):
 class Signals:
     """Requests that signals made; they are caught while this context is entered.
 
+    A SIGUSR2 that came while it was blocked (:func:`hypvl.io.processes.hold_save_requests`) is one of them.
+
     Outside the main thread, where Python delivers no signals, nothing is caught.
     """
 
@@ -56,6 +58,7 @@ class Signals:
         self._save = False
         self._failed = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._mask: set[int] = set()
         self._group: ProcessGroup | None = None
         self._pid = os.getpid()
 
@@ -71,11 +74,13 @@ class Signals:
         self._previous = {
             number: signal.signal(number, self._note) for number in (*_STOP, _SAVE, signal.SIGALRM)
         }
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SAVE})  # one that was held until now comes in
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._previous:
             return
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

@@ -109,6 +109,26 @@ def test_a_stopped_worker_is_in_nobodys_way(shards: str, tmp_path: Path, undistu
     _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
 
 
+def test_a_request_for_a_checkpoint_while_it_starts_is_kept(shards: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "run", shards, "train.num_iterations=3"),
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(_field(status, "SigBlk:"), 16) & 1 << signal.SIGUSR2 - 1:  # until its program has begun
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR2)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 0 and "iteration 1: asked for a checkpoint (SIGUSR2)" in said
+    assert (tmp_path / "run/checkpoint_00000001.pth").is_file()
+
+
+def _field(status: Path, name: str) -> str:
+    return next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name))
+
+
 def test_a_request_for_a_checkpoint_changes_nothing(shards: str, tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
     with _started(folder, shards, "train.keep_checkpoints=null") as process:

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from hypvl import distributed
+from hypvl.io.processes import hold_save_requests
+from hypvl.launch import _forwarding
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.loop import Hook, Interrupted, Signals, StepResult, Trainer, exit_code
 from tests.ranks import run_ranks
@@ -66,6 +68,37 @@ def test_a_request_for_a_checkpoint_saves_and_goes_on(tmp_path: Path) -> None:
         "checkpoint_00000004.pth",
         "checkpoint_final.pth",
     ]
+
+
+def test_a_request_for_a_checkpoint_before_the_first_step_waits_for_it(tmp_path: Path) -> None:
+    """And one after the last step ends nothing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert hold_save_requests() == before and signal.SIGUSR2 not in before
+    try:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        trainer(tiny_learner("clip"), hooks=(saving(tmp_path),)).run()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert signal.sigtimedwait({signal.SIGUSR2}, 0) is not None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == [
+        "checkpoint_00000001.pth",
+        "checkpoint_final.pth",
+    ]
+
+
+def test_processes_that_start_do_not_end_by_a_request_for_a_checkpoint() -> None:
+    """A launcher passes on what came before they were there; who does not train yet keeps it for later."""
+    code = "import signal, sys; print(signal.sigwait({signal.SIGUSR2}).name)"
+    processes: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with _forwarding(processes) as forward:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        rank = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        processes.append(rank.pid)
+        forward()
+        assert rank.communicate(timeout=30)[0] == b"SIGUSR2\n" and rank.returncode == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def after(seconds: float, number: signal.Signals = signal.SIGTERM) -> None:
