@@ -28,7 +28,7 @@ def bytes_moved() -> int:
 
 
 def hold_save_requests() -> set[int]:
-    """Block SIGUSR2, which asks a run for a checkpoint and ends a process that does not know it; returns the mask before.
+    """Block SIGUSR2, which asks a run for a checkpoint and ends other processes; returns the mask before.
 
     It waits until the run trains (:class:`hypvl.training.loop.Signals`). Threads and processes that start meanwhile
     inherit that.

@@ -74,7 +74,9 @@ class Signals:
         self._previous = {
             number: signal.signal(number, self._note) for number in (*_STOP, _SAVE, signal.SIGALRM)
         }
-        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SAVE})  # one that was held until now comes in
+        self._mask = signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {_SAVE}
+        )  # one that was held until now comes in
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,6 +214,9 @@ class Trainer:
     hooks: Sequence[Hook] = ()  # called in order
     iteration: int = 0  # steps done (skipped ones count)
     failed: bool = False  # training ended with an error
+    cut_short: bool = (
+        False  # a request to stop made the run give up what belongs to the last step that it took
+    )
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
     signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
     #: What a hook is doing that may take long, for messages and the heartbeat: ``"the evaluation flickr"``.
@@ -224,6 +229,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the run had to do is done, and nothing is left to who resumes it."""
+        return self.iteration >= self.num_iterations and not self.cut_short
 
     @property
     def consumed(self) -> int:

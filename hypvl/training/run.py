@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,14 +213,16 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         report_failure(folder, trainer, error, config=to_plain(cfg, source="config"))
         raise
     stop = trainer.signals.stop
-    if trainer.iteration < trainer.num_iterations and stop is not None:
-        saved = f"which is saved in {folder}; --resume goes on."
-        first = "before the first step, so nothing was saved; the same command starts again."
-        raise StoppedError(
-            f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}, "
-            f"{saved if trainer.iteration else first}",
-            exit_code(stop),
-        )
+    if stop is not None and not trainer.complete:
+        raise StoppedError(_stopped(trainer, stop, folder), exit_code(stop))
+
+
+def _stopped(trainer: Trainer, stop: signal.Signals, folder: Path) -> str:
+    said = f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}"
+    if trainer.iteration == 0:
+        return f"{said}, before the first step, so nothing was saved; --resume starts again."
+    evaluation = " before its evaluation" if trainer.cut_short else ""
+    return f"{said}{evaluation}, which is saved in {folder}; --resume goes on."
 
 
 def _learner(model: DualEncoder, settings: TrainConfig) -> Learner:
@@ -428,7 +431,12 @@ def _evaluation(
             collect=lambda _: state.state_dict(),
         )
     records = [sink for sink in sinks if not isinstance(sink, ConsoleLine)]  # the log has a line of its own
-    return [Evaluation(suite, records, every=settings.evaluate.every, metrics=state.metrics, best=best)]
+    file = next((sink for sink in sinks if isinstance(sink, JsonLines)), None)
+    return [
+        Evaluation(
+            suite, records, every=settings.evaluate.every, metrics=state.metrics, best=best, records=file
+        )
+    ]
 
 
 def _loader(

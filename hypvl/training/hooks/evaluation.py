@@ -12,13 +12,14 @@ from hypvl.errors import ConfigError
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.metrics import Metrics
-from hypvl.training.hooks.sinks import Record, Sink, write_to
+from hypvl.training.hooks.sinks import JsonLines, Record, Sink, write_to
 from hypvl.training.loop import EVALUATION, Hook, StepResult, Trainer
 from hypvl.training.random_state import unchanged_random_state
 
 PREFIX = "evaluate/"
 CHANCE = "_chance"  # with which names of chance levels end
 Entry = Mapping[str, Any]
+_SECONDS = f"{PREFIX}seconds"  # in every record
 
 
 class Suite(Protocol):
@@ -42,7 +43,8 @@ class Evaluation(Hook):
     Records have ``iteration``, the metrics as ``evaluate/<evaluation>/<metric>``, without those of chance, and
     ``evaluate/seconds``. The run goes on as if nothing had been measured: random generators, modes of modules and the
     speed in other records do not change. An evaluation that fails, or whose data are missing, is a warning in the log.
-    When the run is asked to stop, the evaluations of this step are given up before the next of them begins.
+    When the run is asked to stop, the evaluations of this step are given up before the next of them begins; a run that
+    resumes at this step makes up for them before its first step.
 
     Raises:
         ConfigError: in ``before_train``, when the metric of ``best`` is not among those that are measured. A run that
@@ -55,16 +57,31 @@ class Evaluation(Hook):
     every: int  # steps between evaluations, at least 1
     metrics: Metrics  # which does not count the time
     best: BestCheckpoint | None = None  # what keeps the best state; None = nothing does
+    #: ``metrics.jsonl``, which says what a run that resumes has measured; None on other ranks than 0, or where no run
+    #: resumes.
+    records: JsonLines | None = None
 
     def before_train(self, trainer: Trainer) -> None:
         if self.best is not None:
             self.best.start(trainer)
-        if trainer.iteration == 0 or (self.best is not None and self.best.value is None):
-            self._evaluate(trainer, first=True)
+        first = trainer.iteration == 0 or (self.best is not None and self.best.value is None)
+        if first or (self._is_due(trainer) and not self._is_measured(trainer)):
+            self._evaluate(trainer, first=first)
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
-        if trainer.iteration % self.every == 0 or trainer.iteration == trainer.num_iterations:
+        if self._is_due(trainer):
             self._evaluate(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.iteration % self.every == 0 or trainer.iteration == trainer.num_iterations
+
+    def _is_measured(self, trainer: Trainer) -> bool:
+        """Whether the run that is resumed has measured this step (a collective)."""
+
+        def look() -> bool:
+            return self.records is None or trainer.iteration in self.records.iterations(_SECONDS)
+
+        return distributed.from_main(look)
 
     def _evaluate(self, trainer: Trainer, *, first: bool = False) -> None:
         started = time.perf_counter()
@@ -92,6 +109,7 @@ class Evaluation(Hook):
                         logger.warning(
                             "iteration {}: asked to stop, so it is not evaluated", trainer.iteration
                         )
+                        trainer.cut_short = True
                         return None
                     trainer.between_steps = f"{EVALUATION} {name}"
                     trainer.learner.eval()
@@ -121,7 +139,7 @@ class Evaluation(Hook):
             main = entry.get("meta", {}).get("main_metric")
             if main in metrics:
                 headlines.append(f"{name} {main} {metrics[main]:.4g}")
-        write_to(self.sinks, record | {f"{PREFIX}seconds": seconds})
+        write_to(self.sinks, record | {_SECONDS: seconds})
         logger.info(
             "iteration {}: evaluated in {:.1f} s: {}",
             trainer.iteration, seconds, ", ".join(headlines) or "no result",

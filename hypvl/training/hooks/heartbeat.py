@@ -104,7 +104,7 @@ class Heartbeat(Hook):
 
 def _end(trainer: Trainer) -> str:
     """How training ended; a run whose last checkpoint could not be written has failed, whatever ended its steps."""
-    if not trainer.failed and trainer.iteration >= trainer.num_iterations:
+    if not trainer.failed and trainer.complete:
         return "finished"
     return "failed" if trainer.failed or trainer.signals.stop is None else "stopped"
 

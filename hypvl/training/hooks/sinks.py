@@ -89,6 +89,11 @@ class JsonLines:
         records = (parse_json(line) for line in self._path.read_bytes().splitlines())
         return {record[name] for record in records if isinstance(record.get(name), str)}
 
+    def iterations(self, name: str) -> set[int]:
+        """The iterations whose records in the file have this entry."""
+        records = (parse_json(line) for line in self._path.read_bytes().splitlines())
+        return {record["iteration"] for record in records if name in record}
+
     def sync(self) -> None:
         """Bring what was written to disk: before a checkpoint, so that no record up to it can be missing."""
         with contextlib.suppress(OSError):  # a pipe, or a file system that cannot

@@ -242,10 +242,13 @@ def test_a_metric_names_its_evaluation() -> None:
 
 
 class Stop(Hook):
+    def __init__(self, at: int = 2) -> None:
+        self.at = at
+
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
         import signal
 
-        if trainer.iteration == 2:
+        if trainer.iteration == self.at:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -255,6 +258,39 @@ def test_a_run_that_is_asked_to_stop_measures_no_more() -> None:
     run.run()
     assert run.iteration == 2 and [record["iteration"] for record in memory.records] == [0]
     assert run.learner.model.training and run.between_steps is None
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_what_was_given_up_is_made_up_for_once(tmp_path: Path, at: int) -> None:
+    """Also where the step was the last one: such a run is not finished."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def run(iteration: int, entries: Sequence[Mapping[str, Any]], *more: Hook) -> Trainer:
+        file, keeper = JsonLines(folder / "metrics.jsonl", iteration=iteration), best(folder)
+        metrics = Metrics([file], period=10**6)
+        suite = Scripted(entries, names=("colors", "b"))
+        measured = Evaluation(suite, [file], every=2, metrics=metrics, best=keeper, records=file)
+        run = trainer(
+            tiny_learner("clip"), iterations=4, hooks=(*more, metrics, measured), iteration=iteration
+        )
+        run.run()
+        return run
+
+    def evaluated() -> dict[int, float]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        name = "evaluate/colors/accuracy"
+        return {line["iteration"]: line[name] for line in lines if name in line}
+
+    entries = [ok(accuracy=v) for v in (1.0, 1.0, 2.0, 2.0, 3.0, 3.0)]  # of the two at steps 0, 2 and 4
+    stopped = run(0, entries[:at], Stop(at))
+    assert stopped.iteration == at and stopped.cut_short and not stopped.complete
+    assert evaluated() == {step: step / 2 + 1 for step in range(0, at, 2)}
+    resumed = run(at, entries[at:])
+    assert resumed.complete and not resumed.cut_short
+    assert evaluated() == {0: 1.0, 2: 2.0, 4: 3.0}
+    assert load_checkpoint(folder / "checkpoint_best.pth")["best"]["iteration"] == 4
+    run(4, [])  # nothing is left
 
 
 def test_the_time_is_not_counted_as_training() -> None:
