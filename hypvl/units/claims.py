@@ -11,6 +11,7 @@ successor creates the claim with the next number instead, which again only one p
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import uuid
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.processes import process_stat
 
@@ -29,6 +31,8 @@ from hypvl.io.processes import process_stat
 CLAIM_MINUTES = 10.0
 _BEATS = 10  # signs of life in that time
 _LONGEST_BEAT = 60.0  # seconds
+_LARGEST = 1 << 16  # bytes of a claim
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -203,11 +207,20 @@ def _unit_of(path: Path) -> str:
 
 
 def _read(path: Path) -> Owner | None:
+    """The owner that a claim names; None where it names none, or one that no process writes.
+
+    A folder may come from elsewhere. The token becomes the name of a folder that is removed: only one of
+    :meth:`Owner.new` is taken, which leads nowhere else.
+    """
     try:
-        content: Any = parse_json(path.read_text(encoding="utf-8"))
-        return Owner(**content)
+        content: Any = parse_json(read_regular(path, max_bytes=_LARGEST))
+        owner = Owner(**content)
     except (OSError, ValueError, TypeError):
         return None
+    texts = (owner.host, owner.machine, owner.started, owner.token, owner.time)
+    if type(owner.pid) is not int or not all(isinstance(text, str) for text in texts):
+        return None
+    return owner if _TOKEN.fullmatch(owner.token) else None
 
 
 def _beat(path: Path, stop: threading.Event, every: float) -> None:

@@ -21,14 +21,15 @@ from typing import Any, Literal, TypeAlias
 import hypvl
 from hypvl.checks import one_of
 from hypvl.errors import DataError, UserError
-from hypvl.io.files import file_digest, open_new
-from hypvl.io.json_text import json_bytes, parse_json
+from hypvl.io.files import file_digest, open_new, read_regular
+from hypvl.io.json_text import expecting, json_bytes, parse_json
 from hypvl.io.redact import redact_url
 from hypvl.units.claims import CLAIM_MINUTES, Claims, Held, Owner
 from hypvl.units.pool import Tick
 
 FOLDER = "units"
 _FORMAT = 1
+_LARGEST_RECORD = 1 << 28  # bytes of a manifest, which names every file of its unit
 _LONGEST_NAME = 200  # characters, so that names of files made of it are allowed everywhere
 
 Status: TypeAlias = Literal["made", "existed", "failed", "busy"]
@@ -149,6 +150,14 @@ class UnitFolder:
         if manifest is None:
             return None
         expected = self._record(unit)
+        with expecting(
+            self._manifest(unit.name), "the manifest of a unit; delete it to make this part again"
+        ):
+            return self._compare(unit, manifest, expected)
+
+    def _compare(
+        self, unit: Unit, manifest: Mapping[str, Any], expected: Mapping[str, Any]
+    ) -> UnitResult | None:
         difference = _difference(manifest["settings"], expected["settings"])
         if difference is not None:
             raise DataError(
@@ -315,7 +324,7 @@ def _difference(saved: Any, now: Mapping[str, Any]) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(path, max_bytes=_LARGEST_RECORD))
         if not isinstance(content, dict) or "settings" not in content:
             raise ValueError("it is not an object with settings")
     except (OSError, ValueError) as error:
