@@ -1,6 +1,14 @@
-"""Published splits of classification sets, read from the files as they come from their sources."""
+"""Published splits of classification sets, read from the files as they come from their sources.
+
+torchvision finds the files and reads the labels. Images in files are read by hypvl: torchvision leaves the format to
+PIL, which starts another program for some of them (Ghostscript for EPS), and decodes bombs.
+"""
 
 import importlib.util
+import math
+import pickle
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +19,10 @@ from hypvl.datasets.catalog.entries import SetEntry, class_names
 from hypvl.datasets.classification import original_files
 from hypvl.datasets.classification.folder_names import usual_names
 from hypvl.datasets.classification.folders import imagenet, known_folders
-from hypvl.datasets.images import LabelledImages
+from hypvl.datasets.images import Images, LabelledImages
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.images import image_tensor
+from hypvl.io.redact import printable
 
 
 def read_published(entry: SetEntry, root: Path, split: str) -> LabelledImages:
@@ -53,10 +62,36 @@ _READERS: dict[str, Callable[[Path, str, SetEntry], LabelledImages]] = {
 }
 
 
+#: What torchvision, and the packages that it reads files with, raise where one is incomplete or damaged; besides, the
+#: errors of scipy for MATLAB's files are their own (:func:`_damage`).
+_DAMAGE = (
+    RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError,
+    MemoryError, EOFError, pickle.UnpicklingError, struct.error, zlib.error,
+)  # fmt: skip
+_LARGEST_CHUNK = 1 << 28  # bytes of a part of an HDF5 file, which is read whole
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    from scipy.io.matlab import MatReadError
+
+    return (*_DAMAGE, MatReadError)
+
+
 def _pcam_labels(dataset: Any) -> Sequence[int]:
-    targets = Path(dataset._base_folder) / dataset._FILES[dataset._split]["targets"][0]
-    with dataset.h5py.File(targets) as file:
-        return file["y"][:, 0, 0, 0].tolist()  # (N, 1, 1, 1) in the file
+    names = dataset._FILES[dataset._split]
+    sizes = []
+    for name, key, sides in ((names["images"][0], "x", (96, 96, 3)), (names["targets"][0], "y", (1, 1, 1))):
+        with dataset.h5py.File(Path(dataset._base_folder) / name) as file:
+            array = file[key]
+            if array.shape[1:] != sides or array.dtype != "uint8":
+                raise ValueError(f"{name}: {key} is {array.dtype} {array.shape}; expected uint8 (N, {sides})")
+            if math.prod(array.chunks or (1,)) > _LARGEST_CHUNK or array.size > (1 << 20) * math.prod(sides):
+                raise ValueError(f"{name}: {key} {array.shape} in parts of {array.chunks} is too large")
+            sizes.append(len(array))
+            values = array[:, 0, 0, 0] if key == "y" else ()
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{sizes[0]} images and {sizes[1]} labels")
+    return [int(value) for value in values]
 
 
 #: Labels of torchvision's sets without reading their images.
@@ -75,14 +110,14 @@ _LABELS: dict[str, Callable[[Any], Sequence[int]]] = {
 }
 
 
-def _paths(dataset: Any) -> list[str] | None:
+def _paths(dataset: Any) -> list[Path] | None:
     """Files of the images, where torchvision keeps a list of them."""
     for name in ("_image_files", "_images"):
         if hasattr(dataset, name):
-            return [str(path) for path in getattr(dataset, name)]
+            return [Path(path) for path in getattr(dataset, name)]
     for name in ("_samples", "samples"):
         if hasattr(dataset, name):
-            return [str(path) for path, _ in getattr(dataset, name)]
+            return [Path(path) for path, _ in getattr(dataset, name)]
     return None
 
 
@@ -98,9 +133,11 @@ def _torchvision(entry: SetEntry, root: Path, folder: Path, arguments: Mapping[s
     try:
         dataset = getattr(torchvision.datasets, cls)(str(root), **arguments)
         labels = [int(label) for label in _LABELS[cls](dataset)]
-    # torchvision's ways to say that it is incomplete.
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        what = str(error).replace(" You can use download=True to download it", "").rstrip(".")
+    except _damage() as error:
+        what = printable(str(error).partition("\n")[0]) or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's message tells how to run it
+            what = "a file holds a pickle of more than tensors, which is not run"
+        what = what.replace(" You can use download=True to download it", "").rstrip(".")
         reason = f"torchvision.datasets.{cls} cannot read it: {what}"
         if isinstance(error, FileNotFoundError) or "not found" in what.lower():
             raise entry.missing(folder, f"is incomplete ({reason})") from error
@@ -110,20 +147,26 @@ def _torchvision(entry: SetEntry, root: Path, folder: Path, arguments: Mapping[s
     else:
         names = class_names(entry.name)  # in the order of the labels, which are in the files
     classes = [name.replace("_", " ") for name in (dataset.classes if names is None else names)]
-    return LabelledImages(TorchvisionImages(dataset, ids=_paths(dataset)), labels, classes=classes)
+    paths = _paths(dataset)
+    images = Images(TorchvisionImages(dataset)) if paths is None else Images.from_files(paths)
+    if len(images) != len(labels) or not set(labels) <= set(range(len(classes))):
+        raise DataError(
+            f"{entry.name}: {folder} is damaged ({len(images)} images, {len(labels)} labels, of them "
+            f"{sum(not 0 <= label < len(classes) for label in labels)} outside 0 ... {len(classes) - 1}); complete the "
+            "set there."
+        )
+    return LabelledImages(images, labels, classes=classes)
 
 
 class TorchvisionImages:
-    """The images of a set of torchvision as uint8 tensors.
+    """The images of a set of torchvision that keeps arrays of pixels (MNIST, PCAM) as uint8 tensors.
 
     Args:
         dataset: Made by torchvision; ``dataset[i] -> (PIL image, label)``.
-        ids: Where each image is, for sets of image files.
     """
 
-    def __init__(self, dataset: Any, *, ids: Sequence[str] | None = None) -> None:
+    def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        self.ids = ids
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -132,6 +175,6 @@ class TorchvisionImages:
         """uint8 (3, h, w); raises DataError naming the set and the position."""
         try:
             return image_tensor(self._dataset[index][0])
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
+        except _damage() as error:
             name = type(self._dataset).__name__
             raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
