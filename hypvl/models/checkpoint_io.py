@@ -48,6 +48,9 @@ _PERIODIC = re.compile(r"checkpoint_(\d+)(\.pth)?")  # a file, or the folder of 
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.
 _UNREADABLE = 1 << 62
 _LONGEST_POINTER = 4096  # bytes
+_LONGEST_NAME = (
+    1000  # characters of a weight's name, which the patterns of published names go over again and again
+)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -150,6 +153,9 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
 
     Plain values among them (an epoch, a version) are left out, except numbers under the name of a weight
     (``logit_scale``). NumPy arrays of numbers become tensors.
+
+    Raises:
+        CheckpointError: for a name that is none of a weight: longer than 1,000 characters.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return None
@@ -158,6 +164,11 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
         isinstance(item, plain) for item in value.values()
     ):
         return None
+    longest = max(value, key=len)
+    if len(longest) > _LONGEST_NAME:
+        raise CheckpointError(
+            f"the weight {longest[:40]}... has a name of {len(longest)} characters; expected at most {_LONGEST_NAME}."
+        )
     weights: dict[str, Tensor] = {}
     for key, item in value.items():
         if isinstance(item, Tensor):

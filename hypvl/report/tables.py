@@ -21,7 +21,7 @@ _LONGEST_CELL = 1 << 16  # characters
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
+_LINE_END = re.compile(r"(?: |m[0-9;]*\[\x1b)*")  # from right to left: each character is looked at once
 _NARROWEST = 10  # characters of a first column whose texts fold
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
@@ -31,7 +31,7 @@ _OF_HIERARCHIES = ("hierarchical_precision", "hierarchical_recall")  # shares in
 # those of captions (clip_score ...) are not.
 _IN_PERCENT = re.compile(
     r"""(?x) (?:^|_) (?:
-        (?:\w+_)?accuracy | recall | share | kendall | pearson | auroc | roc_auc | auc | ap | ties | precision
+        accuracy | recall | share | kendall | pearson | auroc | roc_auc | auc | ap | ties | precision
         | r_precision | map@r | map_11_points | average_precision | acc | p_c | p_f | min_p | f1 | purity
         | entailment | radius_order | radial_order | violation_rate | saturated_cones | clipped | flat_distortion
         | flat_top1_agreement | curv_at_bound | curv_at_floor | linear_separability | seed_std
@@ -196,7 +196,8 @@ def print_legend(lines: Iterable[str], *, indent: int = 0) -> None:
 
 def _without_end(line: str) -> str:
     """A line without spaces at its end; colours that end between or after them still do."""
-    kept = _LINE_END.sub("", line)
+    end = _LINE_END.match(line[::-1])
+    kept = line[: len(line) - (0 if end is None else end.end())]
     return kept + "".join(_COLOUR.findall(line[len(kept) :]))
 
 

@@ -30,6 +30,7 @@ PARTS: Mapping[Part, tuple[str, str]] = {
     "vg_qa_two_obj": ("vg_qa_two_obj.json", "vg_images"),
 }
 _NAME = re.compile(r"(.+?)_(left_of|right_of|on|under|in-front_of|behind)_(.+)\.\w+")
+_LONGEST_NAME = 255  # characters of a file's name
 _OPPOSITE = {"left_of": "right_of", "on": "under", "in-front_of": "behind"}
 
 
@@ -63,7 +64,7 @@ def whatsup(root: str | Path, *, part: Part, images: str | Path | None = None) -
         if part.startswith("controlled"):
             name = text_of(entry, "image_path", where).rpartition("/")[2]
             texts = entry.get("caption_options")
-            match = _NAME.fullmatch(name)
+            match = _parts(name)
             kind = match[2] if match else "other"
         else:
             name, texts, kind = _image(entry, part, where), entry[1:], part
@@ -73,6 +74,11 @@ def whatsup(root: str | Path, *, part: Part, images: str | Path | None = None) -
         choices.append(Choice(image, texts[0], tuple(texts[1:]), kind))
     collector.require(source=path, what=f"the images of {part} (github.com/amitakamath/whatsup_vlms)")
     return JointChoices(collector.images, choices, collector.keys, joint=_together(choices, collector.keys))
+
+
+def _parts(name: str) -> re.Match[str] | None:
+    """Object, preposition and object in the name of an image; None for another name."""
+    return _NAME.fullmatch(name) if len(name) <= _LONGEST_NAME else None
 
 
 def _image(entry: Any, part: str, where: str) -> str:
@@ -86,7 +92,7 @@ def _together(choices: list[Choice], keys: list[str]) -> dict[str, list[list[int
     """Pairs and sets of choices by the objects of their images; only what is there in full."""
     by_objects: dict[tuple[str, str], dict[str, int]] = {}
     for i, choice in enumerate(choices):
-        match = _NAME.fullmatch(keys[choice.image])
+        match = _parts(keys[choice.image])
         if match:
             by_objects.setdefault((match[1], match[3]), {})[match[2]] = i
     pairs = [

@@ -21,7 +21,7 @@ _PATH_KEYS = ("image", "file_name", "filename", "image_path")
 _ID_KEYS = ("cocoid", "coco_id", "image_id", "id")
 _ID_NAMES = ("{:012d}.jpg", "COCO_val2014_{:012d}.jpg", "COCO_train2014_{:012d}.jpg")
 _LEVEL = re.compile(r"(?:caption|captions|level|text)_?(\d{1,3})$", re.I | re.A)
-_ARROW = re.compile(r"\s*=>\s*")
+_ARROW = "=>"
 
 
 class CaptionChains:
@@ -120,7 +120,7 @@ def _captions(row: Mapping[str, Any], where: str) -> list[str]:
         by_level = {int(match[1]): row[key] for key in row if key and (match := _LEVEL.match(key))}
         value = [by_level[level] for level in sorted(by_level)]
     if isinstance(value, str):
-        value = _ARROW.split(value.strip())
+        value = value.split(_ARROW)
     texts = value if isinstance(value, list) else []
     if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(
