@@ -23,6 +23,8 @@ from tests.docs.substitutions import NOT_RUN, REPLACED
 from tests.docs.world import make_world, write_lists_of_pairs
 from tests.test_docs import PAGES
 
+# With which `make` hands over to an inner one what a tester asked of the outer one: `make test-slow VENV=...`.
+OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VENV", "EDITABLE", "JOBS", "DEMO"}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Run by tests/test_docs_extending.py, in a copy of the checkout.
 ELSEWHERE = [name for name in NAMES if name.startswith("docs/extending/")]
@@ -112,8 +114,9 @@ def call(command: list[str], place: str, folder: Path, programs: Path) -> None:
         str(Path(sys.executable).parent),
         os.environ["PATH"],
     ]  # torchrun, ray: of this environment
+    outside = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
     environment = {
-        **os.environ, "PATH": ":".join(path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+        **outside, "PATH": ":".join(path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [str(programs / "python"), *command[1:]] if command[0] == "python" else command
     done = subprocess.run(
