@@ -144,7 +144,14 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run, with ``iteration`` > 0 that of ``folder/wandb_id.txt``; ConfigError without wandb."""
+    """A Weights & Biases run, with ``iteration`` > 0 that of ``folder/wandb_id.txt``.
+
+    Its process, or the network, may fail while a run trains: that is a warning, once, and the run goes on without it,
+    because ``metrics.jsonl`` has all records. So is a service that does not start when a run resumes.
+
+    Raises:
+        ConfigError: without wandb, and when a new run finds that the service does not start.
+    """
 
     def __init__(
         self,
@@ -164,24 +171,54 @@ class Wandb:
             ) from error
         stored = folder / "wandb_id.txt"
         known = stored.read_text(encoding="utf-8").strip() if iteration and stored.is_file() else None
-        self._run = wandb.init(
-            id=known,
-            mode=mode,  # type: ignore[arg-type]  # checked by the caller
-            project=project,
-            name=name,
-            dir=str(folder),
-            config=dict(config),
-            resume="allow",
-        )
+        self._run: Any = None
+        try:
+            self._run = wandb.init(
+                id=known,
+                mode=mode,  # type: ignore[arg-type]  # checked by the caller
+                project=project,
+                name=name,
+                dir=str(folder),
+                config=dict(config),
+                resume="allow",
+            )
+        except Exception as error:  # of wandb, of its process or of the network
+            if not iteration:
+                raise ConfigError(
+                    f"train.wandb.mode: got {mode!r}, but wandb does not start ({_in_a_line(error)}); repair that, or "
+                    "use offline or disabled."
+                ) from error
+            self._give_up(error, iteration)
+            return
         write_atomically(stored, f"{self._run.id}\n")
 
     def write(self, record: Record) -> None:
-        self._run.log(
-            {f"train/{k}": v for k, v in record.items() if k != "iteration"}, step=int(record["iteration"])
-        )
+        if self._run is None:
+            return
+        step = int(record["iteration"])
+        try:
+            self._run.log({f"train/{k}": v for k, v in record.items() if k != "iteration"}, step=step)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._give_up(error, step)
 
     def close(self) -> None:
-        self._run.finish()
+        if self._run is None:
+            return
+        try:
+            self._run.finish()
+        except Exception as error:  # noqa: BLE001  # as above
+            logger.warning("wandb: cannot be closed ({})", _in_a_line(error))
+
+    def _give_up(self, error: Exception, iteration: int) -> None:
+        self._run = None
+        logger.warning(
+            "iteration {}: wandb has failed ({}) and gets no more records of this process; metrics.jsonl has all",
+            iteration, _in_a_line(error),
+        )  # fmt: skip
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST]
 
 
 class ConsoleLine:

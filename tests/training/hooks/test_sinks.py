@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loguru import logger
 from rich.console import Console
 
-from hypvl.errors import UserError
+from hypvl.errors import ConfigError, UserError
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, describe, write_to
 
 RECORD = {
@@ -160,3 +161,59 @@ def test_tensorboard_on_a_full_disk_fails_once_where_it_writes(tmp_path: Path) -
     ):
         write_to([sink], RECORD)
     sink.close()
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset"), RuntimeError("a service\nthat is gone")]
+)
+def test_a_run_outlives_its_wandb_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Killed for its memory, or cut off: the records go on into the file, and the log says so once."""
+    calls, lines = [], []  # type: ignore[var-annotated]
+
+    def log(values: dict[str, Any], *, step: int) -> None:
+        calls.append(step)
+        if step > 20:
+            raise error
+
+    def finish() -> None:
+        calls.append("finish")
+
+    run = SimpleNamespace(id="a", log=log, finish=finish)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run))
+    sinks = [
+        Wandb(mode="online", project="p", name="n", folder=tmp_path, config={}),
+        JsonLines(tmp_path / "m"),
+    ]
+    handle = logger.add(lambda line: lines.append(line.record["message"]), level="WARNING")
+    for step in (20, 21, 22):
+        write_to(sinks, RECORD | {"iteration": step})
+    for sink in sinks:
+        sink.close()
+    logger.remove(handle)
+    assert calls == [20, 21]
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    assert lines == [
+        f"iteration 21: wandb has failed ({said}) and gets no more records of this process; metrics.jsonl has all"
+    ]
+    assert (tmp_path / "m").read_bytes().count(b"\n") == 3
+
+
+def test_wandb_that_does_not_start_refuses_a_new_run_and_not_a_resumed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError("no network")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    given: dict[str, Any] = {"mode": "online", "project": "p", "name": "n", "folder": tmp_path, "config": {}}
+    with pytest.raises(
+        ConfigError, match=r"^train\.wandb\.mode: .* \(RuntimeError: no network\); repair that"
+    ):
+        Wandb(**given)
+    (tmp_path / "wandb_id.txt").write_text("kept\n")
+    sink = Wandb(**given, iteration=20)
+    sink.write(RECORD)
+    sink.close()
+    assert (tmp_path / "wandb_id.txt").read_text() == "kept\n"
