@@ -22,13 +22,13 @@ import torch.distributed as dist
 
 from hypvl.distributed import barrier
 from hypvl.errors import ConfigError, StoppedError, UserError
-from hypvl.io.processes import hold_save_requests
+from hypvl.io.processes import hold_save_requests, unless_ignored
 from hypvl.rank_notes import RankNote, RankNotes, failed_by_another, noting
 from hypvl.units.pool import kill_processes
 
 # Seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL.
 _GRACE = 5.0
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 # For all ranks to be there: machines may be given to a job one after the other.
 _START = timedelta(minutes=30)
 
@@ -254,7 +254,7 @@ def _forwarding(processes: Sequence[int]) -> Iterator[Callable[[], None]]:
             forward(early.pop(0), None)
 
     catches = threading.current_thread() is threading.main_thread()  # no other one may
-    numbers = (*_STOP, signal.SIGUSR2) if catches else ()
+    numbers = (*unless_ignored(_STOP), signal.SIGUSR2) if catches else ()
     before = hold_save_requests()
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:

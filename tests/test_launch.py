@@ -122,7 +122,9 @@ def session_of(process: Path) -> int | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+)
 def test_a_signal_to_one_launcher(tmp_path: Path, number: signal.Signals, code: int) -> None:
     processes = started(tmp_path, "wait")
     for process in processes:

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -63,7 +63,8 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
             raise
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
-        show(line, file=sys.stderr)
+        with suppress(OSError):  # a terminal that was closed
+            show(line, file=sys.stderr)
         return error.exit_code if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""What the system says of processes, and the one signal that a run holds back."""
+"""What the system says of processes, and signals that a run holds back or leaves ignored."""
 
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -34,3 +35,8 @@ def hold_save_requests() -> set[int]:
     inherit that.
     """
     return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+
+def unless_ignored(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """The signals without SIGHUP where that is ignored: under ``nohup`` a process outlives its terminal."""
+    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]

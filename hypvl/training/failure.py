@@ -86,7 +86,8 @@ def _say(content: Mapping[str, Any], *, rank: int) -> None:
     summary = failure_summary(content)
     logger.error("{}", summary)
     if rank != 0:  # whose log lines go to its file alone
-        print(summary, file=sys.stderr, flush=True)  # noqa: T201
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print(summary, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def failure_summary(content: Mapping[str, Any]) -> str:

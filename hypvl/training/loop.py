@@ -1,13 +1,14 @@
 """The training loop: batches in, optimizer steps out; everything else is a hook. Signals save and stop a run.
 
-SIGTERM, SIGUSR1 and Ctrl-C save and stop it, SIGUSR2 saves it and training continues. A second request to stop ends
-the process at once, without saving.
+SIGTERM, SIGUSR1, Ctrl-C and the end of its terminal (SIGHUP) save and stop it, SIGUSR2 saves it and training continues.
+A second request to stop ends the process at once, without saving.
 """
 
 import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from hypvl import distributed
 from hypvl.errors import ConfigError, DataError, StalledDataError
+from hypvl.io.processes import unless_ignored
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
@@ -31,7 +34,7 @@ TOGETHER = 1.0
 _SHOWN = 3  # ranks in a message
 # What `Trainer.between_steps` begins with.
 EVALUATION, CHECKPOINT = "the evaluation", "the checkpoint"
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SAVE = signal.SIGUSR2
 
 
@@ -71,9 +74,8 @@ class Signals:
         self._write.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=_leave_at_the_second, args=(read,), daemon=True, name="signals").start()
-        self._previous = {
-            number: signal.signal(number, self._note) for number in (*_STOP, _SAVE, signal.SIGALRM)
-        }
+        numbers = (*unless_ignored(_STOP), _SAVE, signal.SIGALRM)
+        self._previous = {number: signal.signal(number, self._note) for number in numbers}
         self._mask = signal.pthread_sigmask(
             signal.SIG_UNBLOCK, {_SAVE}
         )  # one that was held until now comes in
@@ -276,8 +278,22 @@ class Trainer:
                 self.failed = True
                 raise
             finally:
-                for hook in reversed(self.hooks):
-                    hook.close(self)
+                self._close_hooks()
+
+    def _close_hooks(self) -> None:
+        """Close all of them, also when one cannot; its error is raised where there is no other one."""
+        first: Exception | None = None
+        for hook in reversed(self.hooks):
+            try:
+                hook.close(self)
+            except Exception as error:  # noqa: BLE001  # the last of them says how the run ended
+                self.failed = True
+                first = first or error
+        if first is None:
+            return
+        if sys.exception() is None:
+            raise first
+        logger.error("at the end of the run, besides: {}: {}", type(first).__name__, first)
 
     def _fetch(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
         """The batches of the next step, on the host; None when the run is asked to stop instead.

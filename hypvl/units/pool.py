@@ -30,7 +30,7 @@ Tick = Callable[[int], None]
 _POLL_SECONDS = 0.2
 _AHEAD = 2  # arguments per process that are read ahead
 # Also sent to workers, as they are in its process group.
-_FOR_MAIN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_FOR_MAIN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run_jobs(
@@ -169,7 +169,7 @@ def _begin_worker(job: Callable[[Any, Tick], Any], units: Any, started: Any) -> 
 
     _job = lambda argument: job(argument, tick)  # noqa: E731
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ignore_signals(but=(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
+    ignore_signals(but=(signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     if len(units) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,11 +1,14 @@
 """Runs that are killed, stopped and asked to save: they go on as if nothing had happened."""
 
+import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -77,7 +80,8 @@ def _goes_on_as_if_nothing_had_happened(folder: Path, shards: str, undisturbed: 
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
 )
 def test_a_signal_to_the_process_group_saves_and_the_run_goes_on(
     shards: str, tmp_path: Path, undisturbed: Path, number: signal.Signals, code: int
@@ -93,6 +97,41 @@ def test_a_signal_to_the_process_group_saves_and_the_run_goes_on(
     assert f"at iteration {last['iteration']} of 200" in said
     shutil.rmtree(folder / "tensorboard")
     _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
+
+
+@pytest.mark.parametrize("nohup", [True, False])
+def test_a_terminal_that_is_closed(shards: str, tmp_path: Path, nohup: bool) -> None:
+    """It asks the run to save and stop, or is no loss to one that goes on."""
+    folder, (ours, terminal) = tmp_path / "run", os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    steps = ["train.num_iterations=60", "train.log_period=1", "train.num_workers=1"]
+    with subprocess.Popen(
+        command(folder, shards, *steps),
+        env=environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=take_terminal,
+    ) as process:
+        os.close(terminal)
+        metrics = folder / "metrics.jsonl"
+        while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None
+            while select.select([ours], [], [], 0.02)[0]:
+                os.read(ours, 65536)
+        os.close(ours)
+        assert process.wait(timeout=120) == (0 if nohup else 129)
+    state = json.loads((folder / "heartbeat.json").read_text())
+    assert state["state"] == ("finished" if nohup else "stopped")
+    last = torch.load(folder / (folder / "last_checkpoint.txt").read_text().strip(), weights_only=True)
+    assert last["iteration"] == state["iteration"] and (state["iteration"] == 60) is nohup
+    assert not (folder / "failure.json").exists()
 
 
 def test_a_stopped_worker_is_in_nobodys_way(shards: str, tmp_path: Path, undisturbed: Path) -> None:

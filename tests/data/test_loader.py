@@ -259,7 +259,7 @@ def workers_of(one):
     return list(set(multiprocessing.active_children()) - before)
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_signals_to_the_process_group_do_not_end_workers(dataset, number):
     import os
     import signal
@@ -359,7 +359,7 @@ def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: p
     start = workers_module._start_worker
 
     def struck(worker: int) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             os.kill(os.getpid(), number)
         start(worker)
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # nothing stays blocked

@@ -315,3 +315,28 @@ def test_mean_embedding_is_a_unit_vector_of_images_and_texts() -> None:
             for b in both
         )
     torch.testing.assert_close(root, total / total.norm())
+
+
+class ClosesBadly(Hook):
+    def close(self, trainer: Trainer) -> None:
+        raise OSError("gone")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_hooks_are_closed_whatever_one_of_them_does(fails: bool) -> None:
+    """The first of them, which is closed last, says how the run ended: failed."""
+    ends: list[bool] = []
+
+    class Says(Hook):
+        def close(self, trainer: Trainer) -> None:
+            ends.append(trainer.failed)
+
+    class Fails(Hook):
+        def after_train(self, trainer: Trainer) -> None:
+            if fails:
+                raise RuntimeError("before")
+
+    run = trainer(tiny_learner("clip"), hooks=(Says(), ClosesBadly(), Fails()))
+    with pytest.raises(RuntimeError if fails else OSError, match="before" if fails else "gone"):
+        run.run()
+    assert ends == [True]

@@ -22,7 +22,7 @@ from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_learner
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2)
 
 
 class Send(Hook):
@@ -47,7 +47,7 @@ def saving(folder: Path) -> Checkpoints:
     return Checkpoints(folder, collect=collect, period=100, keep=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_request_to_stop_saves_between_steps_and_gives_the_signals_back(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -58,6 +58,17 @@ def test_a_request_to_stop_saves_between_steps_and_gives_the_signals_back(
     assert (tmp_path / "last_checkpoint.txt").read_text().strip() == "checkpoint_00000003.pth"
     assert [signal.getsignal(n) for n in CAUGHT] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = trainer(tiny_learner("clip"), hooks=(Send(signal.SIGHUP, at=3),))
+        run.run()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.iteration == 6 and run.signals.stop is None
 
 
 def test_a_request_for_a_checkpoint_saves_and_goes_on(tmp_path: Path) -> None:

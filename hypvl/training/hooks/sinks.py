@@ -222,7 +222,10 @@ def _in_a_line(error: Exception) -> str:
 
 
 class ConsoleLine:
-    """One live progress line of ``total`` iterations on a terminal (default standard error); plain lines elsewhere."""
+    """One live progress line of ``total`` iterations on a terminal (default standard error); plain lines elsewhere.
+
+    A terminal that was closed, of a run that goes on (``nohup``, ``disown``), is no error.
+    """
 
     def __init__(self, total: int, *, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
@@ -243,13 +246,16 @@ class ConsoleLine:
     def write(self, record: Record) -> None:
         text = printable(describe(record), limit=_LONGEST)
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=int(record["iteration"]), text=text)
+            with contextlib.suppress(OSError):
+                task = self._progress.task_ids[0]
+                self._progress.update(task, completed=int(record["iteration"]), text=text)
         else:
             logger.info("iteration {}/{}  {}", record["iteration"], self._total, text)
 
     def close(self) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with contextlib.suppress(OSError):
+                self._progress.stop()
 
 
 def describe(record: Record) -> str:

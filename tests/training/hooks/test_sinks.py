@@ -217,3 +217,15 @@ def test_wandb_that_does_not_start_refuses_a_new_run_and_not_a_resumed_one(
     sink.write(RECORD)
     sink.close()
     assert (tmp_path / "wandb_id.txt").read_text() == "kept\n"
+
+
+def test_a_terminal_that_was_closed_is_no_error() -> None:
+    ours, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as file:
+        sink = ConsoleLine(40, console=Console(file=file, force_terminal=True))
+        os.close(ours)
+        sink.write(RECORD)
+        sink.close()
+        with pytest.raises(OSError):
+            print("lost", file=file, flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)  # for what the file still holds
