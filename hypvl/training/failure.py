@@ -1,7 +1,8 @@
 """What is said when a run fails: what, where, the last good checkpoint, and the command that goes on.
 
 The rank that fails first writes ``failure.json`` into the run's folder, and its summary to the log and to stderr; the
-others, which fail because it did, say nothing more. The next run that begins in the folder removes the file.
+others, which fail because it did, say nothing more. The next run that begins in the folder removes the file. A start
+that fails before it has begun, such as one whose data are gone, replaces it, in a folder that held a run.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from hypvl import distributed, rank_notes
 from hypvl.config.plain import Plain
 from hypvl.config.targets import EXTRA_VARIABLE, permissions, unlisted_targets
 from hypvl.errors import CheckpointError
-from hypvl.io.files import open_new, write_atomically
+from hypvl.io.files import open_new, read_regular, write_atomically
+from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
 from hypvl.launch import torchrun_layout
 from hypvl.training.checkpoints.files import newest_good
@@ -34,28 +36,33 @@ _PLACE_FLAGS = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
 _LONGEST = 1000  # characters of a message
 
 
-def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: Plain) -> None:
+def report_failure(
+    folder: Path, trainer: Trainer | None, error: Exception, *, config: Plain, attempt: str = ""
+) -> None:
     """Write ``failure.json`` and log the summary, if this rank is the first to fail. Nothing is raised.
 
     Where another rank made it fail, which one follows as soon as that is known (:class:`hypvl.rank_notes.RankNotes`).
 
     Args:
         folder: Of the run.
-        trainer: Where it was.
+        trainer: Where it was; None = the run was starting.
         error: Why it failed.
         config: Of the run, whose needs stand in the command that goes on.
+        attempt: Names this start of the run, on all ranks alike: the file of an earlier one is replaced.
     """
-    if (folder / FAILURE_NAME).exists():
+    path = folder / FAILURE_NAME
+    if _attempt_of(path) == attempt:
         return
     content: dict[str, Any] = {
         "error": f"{type(error).__name__}: {error}"[:_LONGEST],
-        "iteration": trainer.iteration,
-        "num_iterations": trainer.num_iterations,
+        "iteration": None if trainer is None else trainer.iteration,
+        "num_iterations": None if trainer is None else trainer.num_iterations,
         "rank": distributed.rank(),
         "world_size": distributed.world_size(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "attempt": attempt,
         "last_good_checkpoint": _last_good(folder),
         "resume": resume_command(
             folder,
@@ -64,13 +71,30 @@ def report_failure(folder: Path, trainer: Trainer, error: Exception, *, config: 
             targets=[target for _, target in unlisted_targets(config, extra=False)],
         ),
     }
-    with contextlib.suppress(OSError):  # another rank was first, or the disk is full
-        with open_new(folder / FAILURE_NAME) as file:
-            file.write((json.dumps(content, indent=1) + "\n").encode())
-        if (notes := rank_notes.current()) is not None and rank_notes.failed_by_another(error):
-            notes.explained = partial(_explain, folder / FAILURE_NAME, content, rank=distributed.rank())
+    text = json.dumps(content, indent=1) + "\n"
+    try:
+        if path.exists():  # of an earlier start
+            write_atomically(path, text)
         else:
-            _say(content, rank=distributed.rank())
+            with open_new(path) as file:
+                file.write(text.encode())
+    except FileExistsError:  # another rank was first
+        return
+    except OSError as reason:  # a full disk; the summary is said all the same
+        logger.warning("{}: cannot be written ({})", path, reason.strerror)
+    if (notes := rank_notes.current()) is not None and rank_notes.failed_by_another(error):
+        notes.explained = partial(_explain, path, content, rank=distributed.rank())
+    else:
+        _say(content, rank=distributed.rank())
+
+
+def _attempt_of(path: Path) -> str | None:
+    """Which start wrote the file; None where there is none that can be read."""
+    try:
+        content = parse_json(read_regular(path, max_bytes=1 << 20))
+    except (OSError, ValueError):
+        return None
+    return str(content.get("attempt", "")) if isinstance(content, dict) else None
 
 
 def _explain(path: Path, content: Mapping[str, Any], cause: str | None, *, rank: int) -> None:
@@ -94,9 +118,11 @@ def failure_summary(content: Mapping[str, Any]) -> str:
     """The lines that a person reads, of what :func:`report_failure` wrote."""
     shown = {key: printable(str(value), limit=_LONGEST) for key, value in content.items()}
     last = content["last_good_checkpoint"]
+    at = f"iteration {shown['iteration']} of {shown['num_iterations']}"
+    where = at if content["iteration"] is not None else "at its start, before the first step"
     return (
         f"the run failed: {shown['error']}\n"
-        f"  where: iteration {shown['iteration']} of {shown['num_iterations']}, rank {shown['rank']} of "
+        f"  where: {where}, rank {shown['rank']} of "
         f"{shown['world_size']}, host {shown['host']}, process {shown['pid']}\n"
         f"  last good checkpoint: {'none' if last is None else shown['last_good_checkpoint']}\n"
         f"  to go on: {shown['resume']}"

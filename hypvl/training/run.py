@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,17 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         DataError: when data is missing or too much of it is bad.
         StoppedError: when SIGTERM, SIGUSR1 or Ctrl-C ended the run early; its state is saved.
     """
-    again = distributed.from_main(lambda: begun_by_this_agent(options.output_dir))
-    with RunFolder(options.output_dir, resume=options.resume or again) as place:
-        _run(cfg, options, place)
+    folder = options.output_dir
+    again, attempt = distributed.from_main(lambda: (begun_by_this_agent(folder), uuid.uuid4().hex))
+    with RunFolder(folder, resume=options.resume or again, attempt=attempt) as place:
+        try:
+            _run(cfg, options, place)
+        except (ConfigError, StoppedError):  # the command was wrong, or all is well
+            raise
+        except Exception as error:
+            if place.ours or place.locked:
+                report_failure(folder, None, error, config=to_plain(cfg, source="config"), attempt=attempt)
+            raise
 
 
 def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
@@ -105,6 +114,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     _check_place(folder)
     log_to_console(rank=distributed.rank())
     resumed = read_resumed(place.start)
+    place.ours = distributed.from_main(lambda: place.locked)
     changes = [] if resumed is None else check_compatible(saved_config(resumed), cfg)
 
     seed_everything(settings.seed)  # the same weights on every rank
@@ -186,6 +196,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         note_begun(folder)
 
     distributed.from_main(begin)
+    place.ours = True
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_shown_yaml(cfg)
     state.config = config_text
@@ -210,7 +221,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         with loader:
             trainer.run()
     except Exception as error:
-        report_failure(folder, trainer, error, config=to_plain(cfg, source="config"))
+        report_failure(folder, trainer, error, config=to_plain(cfg, source="config"), attempt=place.attempt)
         raise
     stop = trainer.signals.stop
     if stop is not None and not trainer.complete:

@@ -25,8 +25,10 @@ class RunFolder:
     folder: Path  # it need not exist
     _: KW_ONLY
     resume: bool  # continue the run in it
+    attempt: str = ""  # names this start of the run, the same on every rank
+    ours: bool = False  # whether rank 0 is known to have locked the folder
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
-    _locked: bool = field(default=False, init=False)
+    locked: bool = field(default=False, init=False)  # by this process, on rank 0
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -59,7 +61,7 @@ class RunFolder:
             raise ConfigError(
                 f"--output-dir: {self.folder} cannot be made ({error.strerror}); name another folder."
             ) from error
-        if not self._locked:
+        if not self.locked:
             self._lock()
             self._check_empty()
 
@@ -73,7 +75,7 @@ class RunFolder:
             ) from error
         except OSError as error:  # a file system without locks
             logger.warning("{}: cannot be locked against a second run ({})", self.folder, error.strerror)
-        self._locked = True
+        self.locked = True
         for part in self.folder.iterdir():
             if _PART.fullmatch(part.name):
                 logger.info("removing {}, which an interrupted run left", part)

@@ -58,7 +58,7 @@ def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
         status["checkpoint"] = None if good is None else str(good)
     except (CheckpointError, OSError) as error:
         damage = str(error)
-    status["problem"] = damage or _problem(status, beat)
+    status["problem"] = damage or _problem(status, beat, at_start=failure.get("iteration", 0) is None)
     return status
 
 
@@ -72,16 +72,20 @@ def _state(beat: Mapping[str, Any], age: float | None) -> str:
     return "dead" if age > _SILENT or (here and not _lives(beat["pid"])) else state
 
 
-def _problem(status: Mapping[str, Any], beat: Mapping[str, Any]) -> str | None:
+def _problem(status: Mapping[str, Any], beat: Mapping[str, Any], *, at_start: bool) -> str | None:
     folder, state = status["folder"], status["state"]
     go_on = f"go on with {status['resume']}."
     where = f"iteration {status['iteration']} of {status['num_iterations']}"
+    if status["error"] is not None and at_start:
+        return (
+            f"{folder}: the last start failed before its first step: {status['error']} Mend it, then {go_on}"
+        )
+    if status["error"] is not None:
+        return f"{folder}: failed at {where}: {status['error']} Mend it, then {go_on}"
     if state == "unknown":
         return (
             f"{folder}: has no {HEARTBEAT_NAME} that can be read, so it is not known whether a run is alive."
         )
-    if status["error"] is not None:
-        return f"{folder}: failed at {where}: {status['error']} Mend it, then {go_on}"
     if state == "failed":
         return f"{folder}: failed at {where}; its log says why. Mend it, then {go_on}"
     if state == "dead":

@@ -14,7 +14,7 @@ from loguru import logger
 
 from hypvl import distributed
 from hypvl.cli.common import load_config
-from hypvl.errors import DataError
+from hypvl.errors import ConfigError, DataError
 from hypvl.launch import torchrun_layout
 from hypvl.losses.base import LossTerm
 from hypvl.models.dual_encoder import DualEncoder
@@ -71,6 +71,37 @@ def test_a_failed_run_sums_up_and_the_next_one_clears_it(
 
 
 @pytest.mark.slow
+def test_a_start_that_fails_says_so_in_the_folder_of_the_run(
+    cfg: Any, shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a watcher would take a run that cannot be resumed for one that was killed, and try for ever."""
+    folder, tarfiles = tmp_path / "run", cfg.dataset.tarfiles
+    run_training(cfg, RunOptions(output_dir=folder))
+    again = RunOptions(output_dir=folder, resume=True)
+    for other in ("gone.tar", "lost.tar"):  # the second takes the place of the first
+        cfg.dataset.tarfiles = [str(tmp_path / other)]
+        with pytest.raises(DataError):
+            run_training(cfg, again)
+        content = json.loads((folder / FAILURE_NAME).read_text())
+        assert other in content["error"] and content["iteration"] is None
+        assert content["last_good_checkpoint"] == str(folder / "checkpoint_final.pth")
+        assert "where: at its start, before the first step, rank 0 of 1" in capsys.readouterr().err
+        problem = run_status(folder)["problem"]
+        assert problem is not None
+        assert f"the last start failed before its first step: {content['error']}" in problem
+    cfg.train.seed = 7  # a wrong command is no failure of the run
+    with pytest.raises(ConfigError, match=r"train\.seed"):
+        run_training(cfg, again)
+    assert json.loads((folder / FAILURE_NAME).read_text()) == content
+    cfg.train.seed, cfg.dataset.tarfiles = 0, tarfiles
+    run_training(cfg, again)
+    assert run_status(folder)["problem"] is None and not (folder / FAILURE_NAME).exists()
+    cfg.dataset.tarfiles = [str(tmp_path / "gone.tar")]
+    with pytest.raises(DataError):
+        run_training(cfg, RunOptions(output_dir=tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_rank_that_is_left_says_where_it_was(cfg: Any, tmp_path: Path) -> None:
     train(cfg, tmp_path / "run", ranks=2, killed_after=3, who={1})
     content = json.loads((tmp_path / "run" / FAILURE_NAME).read_text())
