@@ -37,6 +37,7 @@ CODES = {
     "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED),
     "data that do not come": (StalledDataError("no batch"), 75),
     "asked to stop": (StoppedError("saved", exit_code(signal.SIGTERM)), 143),
+    "without its terminal": (StoppedError("saved", exit_code(signal.SIGHUP)), 129),
     "asked to stop by SIGUSR1": (StoppedError("saved", exit_code(signal.SIGUSR1)), 138),
 }
 
