@@ -323,11 +323,11 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
 
 
 def _run_status(folder: Path) -> dict[str, Any]:
-    from hypvl.training.run_status import run_status
+    from hypvl.training.run_status import WATCH, run_status
 
     if not folder.is_dir():
         raise ConfigError(f"--run: {folder} is no folder; expected that of a training run.")
-    return run_status(folder)
+    return run_status(folder, watch=WATCH)
 
 
 def _print(report: dict[str, Any], *, asked: bool) -> None:

@@ -19,14 +19,19 @@ _OVER = ("finished", "stopped", "failed")
 _LARGEST = 1 << 20  # bytes of a file that is read
 # Seconds: a heartbeat that is older is no sign of life; a step that takes longer is worth a look.
 _SILENT, _STUCK = 60.0, 600.0
+# Seconds by which clocks of machines, or of one that was set, may differ: a heartbeat that far away is watched.
+_AHEAD, _APART = 5.0, 3600.0
+WATCH = 12.0  # seconds in which a run that is alive writes two heartbeats
 
 
-def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
+def run_status(folder: Path, *, now: float | None = None, watch: float = 0.0) -> dict[str, Any]:
     """Read a run's folder; nothing in it is changed, and a run that is going on is not disturbed.
 
     Args:
         folder: Of the run.
         now: Unix time in seconds; None = the present.
+        watch: Seconds to wait for another heartbeat where the time of the last one says that the run is dead, or lies
+            ahead: clocks of machines differ, and are set. 0 believes the time.
 
     Returns:
         ``state`` (that of the heartbeat; "dead" when its process has ended without a word; "unknown" without one),
@@ -38,11 +43,16 @@ def run_status(folder: Path, *, now: float | None = None) -> dict[str, Any]:
         _read(folder / name) for name in (HEARTBEAT_NAME, FAILURE_NAME, "provenance.json")
     )
     age = _age(beat, time.time() if now is None else now)
+    state = _state(beat, age)
+    if watch > 0 and _is_doubtful(beat, age):
+        beat, is_new = _watched(folder, beat, seconds=watch)
+        age = 0.0 if is_new else max(watch, age or 0.0)
+        state = _state(beat, age) if is_new else "dead"
     status: dict[str, Any] = {
         "folder": str(folder),
-        "state": _state(beat, age),
+        "state": state,
         **{name: beat.get(name) for name in ("iteration", "num_iterations", "host")},
-        "age": age,
+        "age": None if age is None else max(0.0, age),
         "checkpoint": None,
         "error": failure.get("error"),
         "resume": _resume(folder, origin),
@@ -68,8 +78,29 @@ def _state(beat: Mapping[str, Any], age: float | None) -> str:
         return "unknown"
     if state in _OVER:
         return state
-    here = beat.get("host") == socket.gethostname() and isinstance(beat.get("pid"), int)
-    return "dead" if age > _SILENT or (here and not _lives(beat["pid"])) else state
+    return "dead" if age > _SILENT or (_is_here(beat) and not _lives(beat["pid"])) else state
+
+
+def _is_doubtful(beat: Mapping[str, Any], age: float | None) -> bool:
+    """Whether only the time of a heartbeat says that the run is alive or dead, and clocks may be to blame for it."""
+    if age is None or beat.get("state") in _OVER or not (age < -_AHEAD or _SILENT < age < _APART):
+        return False
+    return not _is_here(beat) or _lives(beat["pid"])
+
+
+def _watched(folder: Path, beat: dict[str, Any], *, seconds: float) -> tuple[dict[str, Any], bool]:
+    """The next heartbeat, and True; the last one and False where none comes."""
+    ended = time.monotonic() + seconds
+    while time.monotonic() < ended:
+        time.sleep(min(0.2, seconds / 10))
+        new = _read(folder / HEARTBEAT_NAME)
+        if new.get("time") not in (None, beat.get("time")):
+            return new, True
+    return beat, False
+
+
+def _is_here(beat: Mapping[str, Any]) -> bool:
+    return beat.get("host") == socket.gethostname() and isinstance(beat.get("pid"), int)
 
 
 def _problem(status: Mapping[str, Any], beat: Mapping[str, Any], *, at_start: bool) -> str | None:
@@ -111,7 +142,7 @@ def _resume(folder: Path, origin: Mapping[str, Any]) -> str:
 
 def _age(beat: Mapping[str, Any], now: float) -> float | None:
     try:
-        return max(0.0, now - datetime.fromisoformat(str(beat.get("time"))).timestamp())
+        return now - datetime.fromisoformat(str(beat.get("time"))).timestamp()
     except ValueError:
         return None
 

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ CASES: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "failed": ({"state": "failed"}, "failed", "failed at iteration 12 of 20; its log says why"),
     "no time": ({"time": None}, "unknown", "has no heartbeat.json that can be read"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("age", [-4000.0, 300.0])
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_clock_that_is_wrong_is_not_believed(folder: Path, age: float, lives: bool) -> None:
+    """Of another machine, or of this one before it was set: the next heartbeat says whether the run is alive."""
+    beat(folder, age=age, host="node7")
+    if lives:
+        threading.Timer(0.1, beat, (folder,), {"age": age - 5, "host": "node7", "iteration": 13}).start()
+    status = run_status(folder, now=NOW, watch=2.0 if lives else 0.3)
+    assert (status["state"], status["iteration"]) == (("training", 13) if lives else ("dead", 12))
+    assert status["age"] == (0.0 if lives else max(0.3, age))
+    assert (status["problem"] is None) is lives
+    beat(folder, age=age, pid=1 << 30)  # of this machine: no clock is asked
+    assert run_status(folder, now=NOW, watch=60.0)["state"] == "dead"
 
 
 @pytest.mark.parametrize("case", CASES)

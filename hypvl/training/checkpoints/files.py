@@ -4,6 +4,8 @@ A checkpoint is a ZIP archive that holds a SHA-256 of itself (:mod:`hypvl.io.zip
 without a second file that could be lost or be out of date.
 """
 
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from hypvl.models.checkpoint_io import (
     last_checkpoint,
     periodic_iteration,
 )
+
+_TRIES = 10  # of reading a folder while a run writes into it
 
 
 def checkpoint_name(iteration: int) -> str:
@@ -74,11 +78,24 @@ def newest_good(folder: Path) -> Path | None:
     """The newest checkpoint that is not damaged, None for a folder without any.
 
     It is the one ``last_checkpoint.txt`` names; if that is damaged, the one before it, with a warning. So is a pointer
-    that is missing or wrong.
+    that is missing or wrong. A run that is going on may write and remove checkpoints meanwhile.
 
     Raises:
         CheckpointError: when every one is damaged.
     """
+    for _ in range(_TRIES):
+        with contextlib.suppress(_RemovedError):
+            return _newest_good(folder)
+    raise CheckpointError(
+        f"{folder}: its checkpoints are removed faster than they can be read; raise train.keep_checkpoints."
+    )
+
+
+class _RemovedError(Exception):
+    """A checkpoint was removed while it was looked at."""
+
+
+def _newest_good(folder: Path) -> Path | None:
     last = last_checkpoint(folder)
     if last is None:
         return None
@@ -94,6 +111,8 @@ def newest_good(folder: Path) -> Path | None:
             damage = f"cannot be read: {error.strerror or error}"
         if damage is None:
             return path
+        if not os.path.lexists(path):
+            raise _RemovedError
         logger.warning("{}: damaged ({}); looking for the checkpoint before it", path, damage)
         damaged.append(f"{path.name} ({damage})")
     raise CheckpointError(

@@ -34,7 +34,9 @@ class Heartbeat(Hook):
     _: KW_ONLY
     seconds: float = 5.0  # between two times
     _started: str = field(default="", init=False)
-    _step_at: float | None = field(default=None, init=False)  # when the last step ended
+    _step_at: float | None = field(
+        default=None, init=False
+    )  # when the last step ended, by a clock that nobody sets
     _wake: threading.Event = field(default_factory=threading.Event, init=False)
     _over: bool = field(default=False, init=False)
     _warned: bool = field(default=False, init=False)
@@ -47,7 +49,7 @@ class Heartbeat(Hook):
         self._thread.start()
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
-        first, self._step_at = self._step_at is None, time.time()
+        first, self._step_at = self._step_at is None, time.monotonic()
         if first:
             self._wake.set()
 
@@ -82,7 +84,9 @@ class Heartbeat(Hook):
             "doing": trainer.between_steps,
             "iteration": trainer.iteration,
             "num_iterations": trainer.num_iterations,
-            "seconds_since_step": None if self._step_at is None else round(time.time() - self._step_at, 1),
+            "seconds_since_step": None
+            if self._step_at is None
+            else round(time.monotonic() - self._step_at, 1),
             "started": self._started,
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -15,6 +15,7 @@ from loguru import logger
 
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import last_checkpoint, load_checkpoint
+from hypvl.training.checkpoints import files
 from hypvl.training.checkpoints.files import (
     checkpoint_name,
     newest_good,
@@ -303,3 +304,28 @@ def test_random_state_comes_back_through_a_file(tmp_path: Path) -> None:
     assert torch.equal(drawn[0], again[0])
     assert drawn[1] == again[1]
     assert (drawn[2] == again[2]).all()
+
+
+@pytest.mark.parametrize("removals", [1, 99])
+def test_a_run_that_goes_on_may_remove_what_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removals: int
+) -> None:
+    """A watcher takes the checkpoint that has come instead, and no whole one for a damaged one."""
+    real, looked = files.checkpoint_damage, []
+
+    def meanwhile(path: Path) -> str | None:
+        looked.append(path.name)
+        if len(looked) <= removals:  # the run writes the next one, and keeps only that
+            save_checkpoint(tmp_path, {"iteration": 0}, name=checkpoint_name(len(looked)), keep=1)
+        return real(path)
+
+    save_checkpoint(tmp_path, {"iteration": 0}, name=checkpoint_name(0), keep=1)
+    monkeypatch.setattr(files, "checkpoint_damage", meanwhile)
+    with said() as lines:
+        if removals == 1:
+            assert newest_good(tmp_path) == tmp_path / checkpoint_name(1)
+            assert looked == [checkpoint_name(0), checkpoint_name(1)]
+        else:
+            with pytest.raises(CheckpointError, match="removed faster than they can be read"):
+                newest_good(tmp_path)
+    assert lines == []
