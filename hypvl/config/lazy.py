@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from hypvl.config import overrides as override_rules
 from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain, without_secrets
 from hypvl.config.pyfile import execute
-from hypvl.config.reader import dump_yaml, parse_json, parse_yaml, stored_data
+from hypvl.config.reader import MAX_TEXT, dump_yaml, parse_json, parse_yaml, stored_data
 from hypvl.config.targets import check_untrusted, is_reference_or_text, without_permissions
 from hypvl.errors import ConfigError, UserError
-from hypvl.io.files import write_atomically
+from hypvl.io.files import read_regular, write_atomically
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
@@ -77,7 +77,7 @@ class LazyConfig:
         if file.suffix == ".py":
             return as_config(to_plain(execute(file), source=str(file)), source=str(file))
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_regular(file, max_bytes=_LARGEST).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: cannot be read as text: {error}.") from error
         read = parse_json if file.suffix == ".json" else parse_yaml
@@ -166,6 +166,7 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
         raise
 
 
+_LARGEST = 4 * MAX_TEXT  # bytes
 _CALL = re.compile(r"Error in call to target '(?P<target>[^']+)'.*full_key: (?P<key>\S+)", re.DOTALL)
 _ARGUMENT = re.compile(r"[a-z]\w*(\.[\w*]+)*: got ")
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(?P<name>\w+)'")

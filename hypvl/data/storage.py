@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 from loguru import logger
 
 from hypvl.errors import DataError
-from hypvl.io.files import open_new
+from hypvl.io.files import open_new, open_regular
 from hypvl.io.filesystem import StoredFile, scheme_of
 from hypvl.io.redact import printable, redact_text
 from hypvl.io.remote import RemoteFile, UnwritableError, only_one
@@ -67,7 +67,7 @@ class FileHandles:
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """That part of a file. Raises OSError."""
         if path not in self._open:
-            self._open[path] = path.open("rb", buffering=0)
+            self._open[path] = open_regular(path)
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)

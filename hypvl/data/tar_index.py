@@ -19,7 +19,7 @@ import numpy as np
 
 from hypvl.errors import DataError
 from hypvl.io.arrays import read_npy
-from hypvl.io.files import write_atomically
+from hypvl.io.files import open_regular, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
 from hypvl.io.tar import LONGEST_HEADERS, Read, TarDamageError, TarMember, member_at, walk_tar
@@ -256,7 +256,7 @@ def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
     by nobody else. Where it points to is compared with the TAR when a sample is read (:func:`read_members`).
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
                 return None

@@ -13,6 +13,7 @@ from hypvl.allowlist import configurable
 from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize, caption_text
 from hypvl.errors import DataError
+from hypvl.io.files import open_regular
 from hypvl.io.images import MAX_PIXELS
 
 _LONGEST = 2**20  # bytes of a line; longer ones are bad samples
@@ -85,7 +86,7 @@ class TextLines(PairReader):
         """Where each line begins, with the end of the last one, (lines + 1,) int64; and the digest of the file."""
         starts, digest, size = [np.zeros(1, dtype=np.int64)], hashlib.sha256(), 0
         try:
-            with self._file.open("rb") as file:
+            with open_regular(self._file) as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)
                     breaks = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.io.files import write_output
+from hypvl.io.files import read_regular, write_output
 from hypvl.io.json_text import json_bytes, parse_json
 
 #: In ids of images, between a file and its member: ``test/0.tar::000012``.
@@ -63,7 +63,7 @@ def text_digest(tokens: Sequence[int], *, pad_token: int = 0) -> str:
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON object with these keys. Raises DataError."""
     try:
-        content = parse_json(path.read_text("utf-8"))
+        content = parse_json(read_regular(path))
         missing = [key for key in keys if key not in content]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); delete it and encode again.") from error

@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal, cast
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
-from hypvl.io.files import file_digest, open_new
+from hypvl.io.files import file_digest, open_new, open_regular
 from hypvl.io.redact import printable
 from hypvl.io.tar import Forward, TarDamageError, walk_tar
 from hypvl.io.zip_checksum import computed_checksum, stated_checksum
@@ -69,7 +69,8 @@ def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = Non
     """
     one_of("kind", kind, Archive)
     try:
-        size = archive.stat().st_size
+        with open_regular(archive) as file:
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DataError(f"{archive}: cannot be read ({error.strerror}).") from error
     try:

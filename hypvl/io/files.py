@@ -15,6 +15,8 @@ from hypvl.checks import one_of
 from hypvl.errors import DataError
 
 DigestKind: TypeAlias = Literal["md5", "sha256"]
+#: Bytes of a file of records (JSON, lines) that is read at once.
+LARGEST_RECORD = 1 << 30
 _held: set[int] = set()  # open lock files of this process
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
@@ -94,7 +96,7 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def read_regular(path: Path, *, max_bytes: int) -> bytes:
+def read_regular(path: Path, *, max_bytes: int = LARGEST_RECORD) -> bytes:
     """The content of a regular file; OSError as :func:`open_regular`, and when it has more than ``max_bytes``."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
@@ -107,7 +109,7 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 def file_digest(path: Path, kind: DigestKind) -> str:
     """Hex digest of a file's content. Raises OSError."""
     one_of("kind", kind, DigestKind)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
 
 T = TypeVar("T")
 _ESCAPED = re.compile(
@@ -32,7 +33,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_object(path: Path, *, expected: str) -> dict[str, Any]:
     """A file that holds one JSON object; anything else is a DataError, which says what is expected."""
     try:
-        content = parse_json(path.read_text("utf-8"))
+        content = parse_json(read_regular(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); expected {expected}.") from error
     if not isinstance(content, dict):

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hypvl.io.files import open_regular
+
 _END = (
     b"PK\x05\x06"  # begins the record that ends an archive; its last 2 of 22 bytes are the comment's length
 )
@@ -72,7 +74,7 @@ def stated_checksum(path: Path) -> str | None:
         ValueError: when the end of the file was changed, or is missing.
         OSError: when it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST))
         tail = file.read()
@@ -93,7 +95,7 @@ def stated_checksum(path: Path) -> str | None:
 def computed_checksum(path: Path) -> str:
     """The SHA-256 of an archive that states one, without the comment. Raises OSError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         left = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
         file.seek(0)
         while left > 0 and (chunk := file.read(min(_CHUNK, left))):

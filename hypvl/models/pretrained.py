@@ -15,7 +15,7 @@ from loguru import logger
 
 from hypvl.checks import closest
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.io.files import file_digest
+from hypvl.io.files import file_digest, read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.progress import terminal_bar
 from hypvl.io.redact import redact_url
@@ -58,7 +58,7 @@ def list_pretrained(pattern: str = "*", *, zoo: str | Path | None = None) -> dic
         text = (resources.files("hypvl") / "models" / "pretrained.json").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(zoo).read_text(encoding="utf-8")
+            text = read_regular(Path(zoo)).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ConfigError(f"zoo: {zoo} cannot be read ({error}); expected a JSON file.") from error
     place = "pretrained.json" if zoo is None else str(zoo)

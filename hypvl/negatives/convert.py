@@ -10,7 +10,7 @@ import numpy as np
 
 from hypvl.data.negatives import FIELDS
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
+from hypvl.io.files import open_regular, write_atomically
 from hypvl.io.plain_pickle import load_plain
 
 _MAGIC = b"\x93NUMPY"
@@ -55,7 +55,7 @@ def read_npy_items(path: str | Path) -> list[Any]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _check_header(path, file)
             items = load_plain(path, file)
     except OSError as error:

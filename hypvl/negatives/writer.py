@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.io.files import exclusive_lock, open_new, replacing, write_atomically
+from hypvl.io.files import exclusive_lock, open_new, read_regular, replacing, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.negatives.generate import TYPES, Negatives
 
@@ -165,7 +165,7 @@ class PartsWriter:
         places = [self._part(number) for number in range(parts)]
         with _reported(self.output):
             for place in places:
-                counts = parse_json(place.with_suffix(".json").read_text(encoding="utf-8"))
+                counts = parse_json(read_regular(place.with_suffix(".json")))
                 total.add_counts(Counts.from_json(counts))
             summary = json.dumps({"plan": self._plan, **total.to_json()}, indent=2) + "\n"
             with replacing(self.output) as whole:
@@ -198,7 +198,7 @@ def _listed_files(files: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """An object of a file; empty where it cannot be read."""
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(path))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import CheckpointError
+from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.processes import process_stat
 from hypvl.training.checkpoints.files import newest_good
@@ -161,7 +162,7 @@ def _lives(pid: int) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is none, or no such file."""
     try:
-        content = parse_json(path.read_bytes()[:_LARGEST])
+        content = parse_json(read_regular(path, max_bytes=_LARGEST))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -29,7 +29,6 @@ from hypvl.units.pool import Tick
 
 FOLDER = "units"
 _FORMAT = 1
-_LARGEST_RECORD = 1 << 28  # bytes of a manifest, which names every file of its unit
 _LONGEST_NAME = 200  # characters, so that names of files made of it are allowed everywhere
 
 Status: TypeAlias = Literal["made", "existed", "failed", "busy"]
@@ -324,7 +323,7 @@ def _difference(saved: Any, now: Mapping[str, Any]) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(read_regular(path, max_bytes=_LARGEST_RECORD))
+        content = parse_json(read_regular(path))
         if not isinstance(content, dict) or "settings" not in content:
             raise ValueError("it is not an object with settings")
     except (OSError, ValueError) as error:
