@@ -13,8 +13,10 @@ import io
 import ipaddress
 import os
 import re
+import socket
 import ssl
 import time
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -163,12 +165,33 @@ def is_this_machine(url: str) -> bool:
     Example:
         >>> is_this_machine("http://127.0.0.1:80/a"), is_this_machine("http://127.0.0.1.example.org/a")
         (True, False)
+        >>> is_this_machine("http://2130706433/a"), is_this_machine("http://[::ffff:127.0.0.1]/a")
+        (True, True)
     """
+    host, number = _host(url)
+    if number is None:
+        return host == "localhost" or host.endswith(".localhost")
+    return number.is_loopback or number.is_unspecified  # the latter leads to the former
+
+
+def is_link_local(url: str) -> bool:
+    """Whether an address is one that only neighbours have: there, clouds hand out credentials."""
+    _, number = _host(url)
+    return number is not None and number.is_link_local
+
+
+def _host(url: str) -> tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address | None]:
+    """The host of an address, and its number where it says one, in any way that the system reads: 127.1, 0x7f000001."""
     try:
-        host = urllib.parse.urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        host = unicodedata.normalize("NFKC", urllib.parse.urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # no address
+        return "", None
+    with contextlib.suppress(ValueError):
+        number = ipaddress.ip_address(host)
+        return host, getattr(number, "ipv4_mapped", None) or number
+    with contextlib.suppress(OSError, UnicodeError):
+        return host, ipaddress.IPv4Address(socket.inet_aton(host))
+    return host, None
 
 
 def _plain(url: str, shown: str) -> str:
@@ -342,5 +365,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if not self._local:
             if is_this_machine(newurl):
                 raise RemoteError(f"{self._shown}: the server leads to this machine; expected a web address.")
+            if is_link_local(newurl):
+                raise RemoteError(
+                    f"{self._shown}: the server leads to {printable(newurl, limit=100)}, which only neighbours of this "
+                    "machine have; expected a web address."
+                )
             check_encrypted(newurl, allow_http=self._allow_http)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

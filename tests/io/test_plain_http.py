@@ -55,7 +55,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ("http://127.9.9.9/", True), ("http://me:pw@127.0.0.1/", True),
         ("http://127.0.0.1.example.org/", False), ("http://127.0.0.1@example.org/", False),
         ("http://example.org/127.0.0.1", False), ("http://10.0.0.1/", False), ("http://localhost.example.org/", False),
-        ("http://[::1", False), ("http://", False), ("http://2130706433/", False),
+        ("http://[::1", False), ("http://", False), ("http://2130706433/", True),
     ],
 )  # fmt: skip
 def test_what_is_this_machine(url: str, local: bool) -> None:
@@ -147,6 +147,48 @@ def test_servers_elsewhere_do_not_lead_to_plain_http_or_to_this_machine(
     monkeypatch.setattr(module, "check_encrypted", _only("http://example.org", check_encrypted))
     with pytest.raises(RemoteError, match=words), request(site + path, patience=Patience()):
         pass
+
+
+#: Other ways to say 127.0.0.1 and localhost, which the system reads as well.
+HERE = [
+    "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "LOCALHOST", "localhost.",
+    "a.localhost", "0", "0.0.0.0", "[::]", "[::1]", "[::ffff:127.0.0.1]", "[0:0::ffff:7f00:1]", "[::1%25lo]",
+    "\uff11\uff12\uff17.0.0.1", "\u24dbocalhost", "me@127.1",
+]  # fmt: skip
+NEIGHBOURS = [
+    "169.254.169.254",
+    "2852039166",
+    "0xa9fea9fe",
+    "169.254.43518",
+    "[fe80::1]",
+    "[::ffff:169.254.169.254]",
+]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", [*HERE, *NEIGHBOURS])
+def test_no_notation_of_a_number_hides_where_a_redirect_leads(scheme: str, host: str) -> None:
+    redirects = module._Redirects("https://example.org/a", "https://example.org/a", allow_http=True)
+    words = "leads to this machine" if host in HERE else "which only neighbours of this machine have"
+    with pytest.raises(RemoteError, match=words):
+        redirects.redirect_request(None, None, 302, "", {}, f"{scheme}://{host}:8080/a")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1.example.org", "localhost.example.org", "notlocalhost", "8.8.8.8", "0x8.8"]
+)
+def test_other_machines_are_other_machines(host: str) -> None:
+    assert not is_this_machine(f"https://{host}/") and not module.is_link_local(f"https://{host}/")
+
+
+@pytest.mark.parametrize("host", NEIGHBOURS)
+def test_lists_of_addresses_do_not_reach_neighbours(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        module.urllib.request.OpenerDirector, "open", lambda *_, **__: pytest.fail("asked a server")
+    )
+    with pytest.raises(FetchError) as failed:
+        fetch(f"http://{host}/latest/meta-data/", FetchOptions(allow_http=True))
+    assert failed.value.reason == "refused"
 
 
 def _only(start: str, check):  # type: ignore[no-untyped-def]

@@ -13,7 +13,15 @@ from queue import SimpleQueue
 from typing import Any
 
 from hypvl.checks import natural_number, number, whole_number
-from hypvl.io.http import TRANSIENT, Patience, RemoteError, TooSlowError, check_encrypted, request
+from hypvl.io.http import (
+    TRANSIENT,
+    Patience,
+    RemoteError,
+    TooSlowError,
+    check_encrypted,
+    is_link_local,
+    request,
+)
 
 #: A server that answers "try again later" is not waited for longer than this, in seconds.
 LONGEST_WAIT = 60.0
@@ -69,6 +77,8 @@ def fetch(url: str, options: FetchOptions) -> bytes:
     patience = Patience(
         timeout=options.timeout, least_rate=1024.0, grace=2 * options.timeout, seconds=10 * options.timeout, attempts=1
     )  # fmt: skip
+    if is_link_local(url):
+        raise FetchError("refused", "an address that only neighbours of this machine have")
     try:
         check_encrypted(url, allow_http=options.allow_http)
     except RemoteError as error:
