@@ -13,6 +13,16 @@ from hypvl.errors import DataError, MissingDataError
 
 #: What a source's name begins with, and the folder of its images below ``images``.
 _FOLDERS = {"vg": "vg", "vaw": "vg", "swig": "swig", "hake": "hake"}
+_LONGEST = 100_000  # letters of a YAML file
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader without aliases (``*name``), which can make one value out of few letters that never ends."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 @configurable("evaluate")
@@ -80,9 +90,12 @@ def _is_within(kind: str, place: str) -> bool:
 
 def _sources(root: Path, path: Path, images: Path | None) -> tuple[Path, Path]:
     """The list of entries that a YAML file names, and the folder of its images."""
+    text = read_text(path)
     try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+        if len(text) > _LONGEST:
+            raise ValueError(f"{len(text)} letters, expected a few lines")
+        content = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
     annotations = root / text_of(content, "ANNO_PATH", str(path))
     if content.get("TYPE") != "TUPLE_JSON":
