@@ -15,9 +15,10 @@ from hypvl.config.lazy import SUFFIXES
 from hypvl.config.reader import dump_yaml
 from hypvl.config.recipes import find_recipe, recipes
 from hypvl.errors import ConfigError, DataError
-from hypvl.io.json_text import parse_json, read_object
+from hypvl.io.json_text import expecting, parse_json, read_object
 from hypvl.models.checkpoint_io import WEIGHTS_FILE, load_checkpoint
 from hypvl.models.convert import current_name
+from hypvl.report.summary import check_entries
 from hypvl.training.run_folder import METRICS_NAME
 from hypvl.training.state import saved_config
 
@@ -136,7 +137,9 @@ def _results_of_folder(folder: Path) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         content = read_object(path, expected="results of evaluations")
-        subject = {**content.get("subject", {}), "suite": None}
+        with expecting(path, "results of evaluations"):
+            subject = {**content.get("subject", {}), "suite": None}
+            check_entries(content.get("results", {}), path)
         model = subject if model is None else model
         if subject == model:
             results = {**content.get("results", {}), **results}
@@ -149,7 +152,10 @@ def _results(path: Path) -> dict[str, Any] | None:
     except DataError:
         return None  # a config in JSON is read, and refused, as one
     results = content.get("results")
-    return results if isinstance(results, dict) and "provenance" in content else None
+    if not isinstance(results, dict) or "provenance" not in content:
+        return None
+    check_entries(results, path)
+    return results
 
 
 def _checkpoint(path: Path, name: str) -> Side:

@@ -80,7 +80,7 @@ def expecting(place: object, layout: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise DataError(f"{place}: lacks {error}; expected {layout}.") from error
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{place}: cannot be used ({reason}); expected {layout}.") from error
 

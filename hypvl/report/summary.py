@@ -117,7 +117,44 @@ def read_file(path: Path) -> dict[str, Any]:
     content = read_object(path, expected="a file of hypvl evaluate")
     if not all(isinstance(content.get(key), dict) for key in ("provenance", "results")):
         raise DataError(f"{path}: has no provenance and results; expected a file of hypvl evaluate.")
+    check_entries(content["results"], path)
     return content
+
+
+def check_entries(results: Mapping[str, Any], path: Path) -> None:
+    """Raises DataError, which names the file, for an entry that no evaluation writes."""
+    for name, entry in results.items():
+        fault = _fault(entry)
+        if fault is not None:
+            raise DataError(f"{path}: the entry {name[:80]!r} {fault}; evaluate again or remove it.")
+
+
+def _fault(entry: Any) -> str | None:
+    """What is wrong with the result of an evaluation, in words; None for one that can be used."""
+    if not isinstance(entry, dict):
+        return f"is {str(entry)[:40]!r}"
+    for key in ("metrics", "meta", "intervals"):
+        if not isinstance(entry.get(key, {}), dict):
+            return f"has {key} {str(entry[key])[:40]!r}"
+    if entry.get("status") != "ok":
+        return None
+    for name, value in entry.get("metrics", {}).items():
+        if not _is_number(value):
+            return f"has {name[:80]} = {str(value)[:40]!r}, which is no number"
+    for name, bounds in entry.get("intervals", {}).items():
+        if bounds is not None and not (
+            isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
+        ):
+            return f"has an interval of {name[:80]} that is no pair of numbers"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold, maybe NaN."""
+    try:
+        return isinstance(value, int | float) and isinstance(float(value), float)
+    except OverflowError:
+        return False
 
 
 def summarize(

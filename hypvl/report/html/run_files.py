@@ -91,17 +91,31 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         for name, value in row.items():
             if name not in _COUNTERS and isinstance(value, int | float) and not isinstance(value, bool):
-                columns.setdefault(name, []).append((step, float(value)))
+                columns.setdefault(name, []).append((step, _float(value)))
     result = []
     for name, pairs in columns.items():
         latest = dict(pairs)  # of a step that was run again after a resume, the last
         steps = sorted(latest)
         size = math.ceil(len(steps) / _POINTS)
         groups = [steps[i : i + size] for i in range(0, len(steps), size)]
-        values = [math.fsum(latest[step] for step in group) / len(group) for group in groups]
-        shown = [value if math.isfinite(value) else None for value in values]
+        shown = [_mean([latest[step] for step in group]) for group in groups]
         result.append({"name": name, "steps": [group[-1] for group in groups], "values": shown})
     return result
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """None for values that are not all finite, or too large for a mean."""
+    if not all(map(math.isfinite, values)):
+        return None
+    return math.fsum(value / len(values) for value in values)
+
+
+def _float(value: float) -> float:
+    """A number as a float; a whole number that is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
