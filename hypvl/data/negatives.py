@@ -1,5 +1,6 @@
 """Rows of a table with hard negatives: false captions, one per type, and which of them are valid."""
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ FIELDS = {
 ALIASES = {"adj": "attribute", "adjective": "attribute", "noun": "object", "verb": "action"}
 _NO_TEXT = "###"  # what the published generator writes when it has no negative
 _UNFILLED = "<mask>"
+
+# How a field of a pattern is written: no more than 99 characters, and not as long as another field says.
+_FORMAT = re.compile(r"[^{}\d]{0,4}0?\d{0,2}(?:\.\d{1,2})?[a-zA-Z]?")
 
 
 @configurable("dataset")
@@ -132,14 +136,17 @@ def _number(value: Any) -> Any:
 
 
 def _check_pattern(pattern: str) -> None:
-    """Only plain names of fields, at least one: no attributes or entries of them."""
+    """Only plain names of fields, at least one: no attributes or entries of them, and no width without measure."""
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+        fields = [field[1:3] for field in string.Formatter().parse(pattern) if field[1] is not None]
     except ValueError as error:
         raise ValueError(f"image_pattern: got {pattern!r}, which is not a pattern ({error}).") from error
-    if not names or not all(name.isidentifier() for name in names):
+    if not fields or not all(
+        str(name).isidentifier() and _FORMAT.fullmatch(spec or "") for name, spec in fields
+    ):
         raise ValueError(
-            f"image_pattern: got {pattern!r}; expected names of fields in braces, such as '{{image_id:012d}}.jpg'."
+            f"image_pattern: got {pattern!r}; expected names of fields in braces, such as '{{image_id:012d}}.jpg', of "
+            "at most 99 characters."
         )
 
 

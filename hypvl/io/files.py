@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
@@ -110,7 +110,7 @@ def file_digest(path: Path, kind: DigestKind) -> str:
     """Hex digest of a file's content. Raises OSError."""
     one_of("kind", kind, DigestKind)
     with open_regular(path) as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+        return hashlib.file_digest(cast(Any, file), kind).hexdigest()
 
 
 def path_below(root: Path, name: str) -> Path:

@@ -9,6 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 
 #: Names of the metrics of :func:`metrics_to`, in this order.
 NAMES = ("tie", "lca_error", "jaccard", "hierarchical_precision", "hierarchical_recall")
+#: Ancestors of all nodes together: a long chain has the square of its nodes.
+MOST_ANCESTORS = 15_000_000
 
 
 class IsA:
@@ -18,7 +20,7 @@ class IsA:
         parents: Node -> its parents; every parent is a node itself.
 
     Raises:
-        ValueError: for a parent that is not a node, or a circle.
+        ValueError: for a parent that is not a node, a circle, or far more ancestors than any hierarchy of words has.
 
     Example:
         >>> graph = IsA({"animal": [], "cat": ["animal"], "dog": ["animal"]})
@@ -36,10 +38,16 @@ class IsA:
             for parent in above:
                 self.neighbours[parent].add(node)
         self._ancestors: dict[str, frozenset[str]] = {}
+        count = 0
         try:
             for node in TopologicalSorter(self.parents).static_order():  # parents come first
                 above_parents = (self._ancestors[parent] for parent in self.parents[node])
                 self._ancestors[node] = frozenset({node}.union(*above_parents))
+                count += len(self._ancestors[node])
+                if count > MOST_ANCESTORS:
+                    raise ValueError(
+                        f"parents: more than {MOST_ANCESTORS:,} ancestors of all nodes together; WordNet has a million."
+                    )
         except CycleError as error:
             raise ValueError(
                 f"parents: {error.args[1][0]!r} is its own ancestor; expected no circles."

@@ -5,6 +5,8 @@ checking its content. The readers raise MissingDataError for a file that is not 
 damaged or has other content than published.
 """
 
+import io
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,17 @@ from hypvl.checks import natural_number
 from hypvl.datasets.files import read_lines, require_files, require_folder
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
 from hypvl.io.plain_pickle import load_plain
+from hypvl.io.redact import printable
+
+_LARGEST_MAT = 100_000  # bytes; the published ones have 15,000
+_MOST_NUMBERS = 100_000
+_MATLAB_NUMBERS = (
+    "double",
+    "single",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 
 
 class ArrayImages:
@@ -58,19 +70,32 @@ def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
             raise DataError(f"{folder / name}: has no uint8 data of 3,072 columns; expected a file of CIFAR.")
         rows = content.get(label_key)
-        if not isinstance(rows, list) or len(rows) != len(data):
+        if (
+            not isinstance(rows, list)
+            or len(rows) != len(data)
+            or not all(_is_class(row, classes) for row in rows)
+        ):
             raise DataError(
-                f"{folder / name}: its {label_key.decode()} do not belong to its {len(data)} images; expected one each."
+                f"{folder / name}: its {label_key.decode()} do not belong to its {len(data)} images; expected one "
+                f"for each, from 0 to {classes - 1}."
             )
         pixels.append(data.reshape(-1, 3, 32, 32))  # (n, 3, h, w)
         labels += rows
     texts = _unpickle(folder / meta).get(names_key)
-    if not isinstance(texts, list) or len(texts) != classes:
+    if (
+        not isinstance(texts, list)
+        or len(texts) != classes
+        or not all(isinstance(text, bytes) for text in texts)
+    ):
         raise DataError(f"{folder / meta}: has no {classes} {names_key.decode()}; expected a file of CIFAR.")
-    names = [text.decode().replace("_", " ") for text in texts]
+    names = [text.decode("utf-8", "replace").replace("_", " ") for text in texts]
     return LabelledImages(
         ArrayImages(np.concatenate(pixels)), [int(label) for label in labels], classes=names
     )
+
+
+def _is_class(label: Any, classes: int) -> bool:
+    return isinstance(label, int | np.integer) and 0 <= int(label) < classes
 
 
 def _unpickle(path: Path) -> dict[bytes, Any]:
@@ -113,22 +138,39 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledI
 
     The split is "train", "val" or "test"; ``classes`` are the 102 names, which are in no file of the set.
     """
-    from scipy.io import loadmat
+    require_folder(folder / "jpg", "the images of the 102 flowers")
+    require_files([folder / "setid.mat", folder / "imagelabels.mat"], "download them")
+    ids = _matlab_numbers(folder / "setid.mat", _FLOWER_SPLITS[split])
+    labels = _matlab_numbers(folder / "imagelabels.mat", "labels")
+    if any(not 1 <= i <= len(labels) for i in ids) or any(not 1 <= label <= len(classes) for label in labels):
+        raise DataError(
+            f"{folder}: setid.mat or imagelabels.mat names images or classes beyond the {len(labels)} labels and "
+            f"{len(classes)} classes; download them again."
+        )
+    of_image = [labels[i - 1] - 1 for i in ids]
+    return _files([f"jpg/image_{i:05d}.jpg" for i in ids], of_image, classes=classes, root=folder)
+
+
+def _matlab_numbers(path: Path, name: str) -> list[int]:
+    """The whole numbers of a variable in a small file of MATLAB; what it holds is looked at before it is read."""
+    from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
     # What scipy raises for a damaged file.
-    damage = (MatReadError, NotImplementedError, ValueError, LookupError, OSError, TypeError, zlib.error)
-    require_folder(folder / "jpg", "the images of the 102 flowers")
-    require_files([folder / "setid.mat", folder / "imagelabels.mat"], "download them")
+    damage = (
+        MatReadError, NotImplementedError, ValueError, LookupError, OSError, TypeError, ArithmeticError, MemoryError,
+        AttributeError, zlib.error,
+    )  # fmt: skip
     try:
-        ids = np.atleast_1d(loadmat(folder / "setid.mat", squeeze_me=True)[_FLOWER_SPLITS[split]])
-        labels = np.atleast_1d(loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"])
-        of_image = [int(labels[int(i) - 1]) - 1 for i in ids]
+        data = read_regular(path, max_bytes=_LARGEST_MAT)  # compressed, it may hold a thousand times as much
+        shapes = {found: (shape, kind) for found, shape, kind in whosmat(io.BytesIO(data))}
+        shape, kind = shapes[name]
+        if math.prod(shape) > _MOST_NUMBERS or kind not in _MATLAB_NUMBERS:
+            raise ValueError(f"{name} is {kind} of shape {shape}")
+        numbers = np.atleast_1d(loadmat(io.BytesIO(data), squeeze_me=True, variable_names=[name])[name])
+        return [int(number) for number in numbers]
     except damage as error:
-        raise DataError(
-            f"{folder}: setid.mat or imagelabels.mat is damaged ({error}); download them again."
-        ) from error
-    return _files([f"jpg/image_{int(i):05d}.jpg" for i in ids], of_image, classes=classes, root=folder)
+        raise DataError(f"{path}: is damaged ({printable(str(error))}); download it again.") from error
 
 
 _FLOWER_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}

@@ -93,7 +93,7 @@ def test_flowers_that_are_damaged(tmp_path: Path) -> None:
     miniatures.flowers102(tmp_path)
     folder = tmp_path / "flowers-102"
     (folder / "setid.mat").write_bytes(b"no matrix")
-    with pytest.raises(DataError, match=r"setid\.mat or imagelabels\.mat is damaged"):
+    with pytest.raises(DataError, match=r"setid\.mat: is damaged"):
         flowers102(folder, split="test", classes=[])
 
 
