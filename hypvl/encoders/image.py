@@ -25,6 +25,7 @@ class Variant(NamedTuple):
     timm_args: Mapping[str, Any]
 
 
+_MOST_BLOCKS = 1000
 # Names that timm lacks; add one here, or give ``timm_args`` in a config.
 VARIANTS: dict[str, Variant] = {
     "vit_small_mocov3_patch16_224": Variant("vit_small_patch16_224", {"num_heads": 12}),
@@ -272,7 +273,8 @@ def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
         )
     for name, value in timm_args.items():
         if name in ("depth", "embed_dim", "num_heads"):
-            whole_number(f"timm_args.{name}", value, least=1, most=MOST_FEATURES)
+            most = _MOST_BLOCKS if name == "depth" else MOST_FEATURES
+            whole_number(f"timm_args.{name}", value, least=1, most=most)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             number(f"timm_args.{name}", value, least=0)
     return timm_args

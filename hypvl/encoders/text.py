@@ -27,7 +27,8 @@ ReadOut: TypeAlias = Literal["end_of_text", "first", "last", "largest_id"]
 #: (rows, length) of each group, shortest first; a group is rows * length tokens, row after row.
 Groups: TypeAlias = Sequence[tuple[int, int]]
 
-_ARCH = re.compile(r"L(?P<layers>\d+)_W(?P<width>\d+)(?:_A(?P<heads>\d+))?")
+_ARCH = re.compile(r"L(?P<layers>\d{1,9})_W(?P<width>\d{1,9})(?:_A(?P<heads>\d{1,9}))?")
+_MOST_LAYERS, _WIDEST = 1000, 65_536
 
 
 def parse_arch(arch: str) -> tuple[int, int, int]:
@@ -51,6 +52,11 @@ def parse_arch(arch: str) -> tuple[int, int, int]:
             f"for example {arch}_A4."
         )
     heads = width // 64 if match["heads"] is None else int(match["heads"])
+    if layers > _MOST_LAYERS or width > _WIDEST:
+        raise ConfigError(
+            f"textual.arch is {arch!r} ({layers} layers, width {width}); expected at most {_MOST_LAYERS} layers and a "
+            f"width of at most {_WIDEST}."
+        )
     if layers < 1 or width < 1 or heads < 1 or width % heads:
         raise ConfigError(
             f"textual.arch is {arch!r} ({layers} layers, width {width}, {heads} heads), but all must be at "

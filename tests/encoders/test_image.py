@@ -154,6 +154,7 @@ def test_own_variants_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/etc/passwd", {}, "not a timm image model"),
         ("vit_small_mocov3_patch16_224", {"pretrained": True}, "no weights"),
         ("vit_base_patch14_reg4_dinov2.nonsense", {}, "no weights tagged 'nonsense'"),
+        ("vit_tiny_patch16_224", {"timm_args": {"depth": 10**6}}, r"timm_args\.depth: got 1000000"),
         ("coatnet_0_224", {"pretrained": True, "timm_args": None}, "has no weights in timm"),
         ("vit_tiny_patch16_224.nonsense", {}, "vit_tiny_patch16_224.augreg_in21k"),
         ("resnet18", {"position": "sincos", "timm_args": None}, "no table of absolute positions"),

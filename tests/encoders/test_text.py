@@ -193,6 +193,9 @@ def test_arch_names(arch: str, parsed: tuple[int, int, int]) -> None:
         ("L2_W96_A5", "divide the width"),
         ("L0_W64", "at least 1"),
         ("L2_W64_A0", "at least 1"),
+        ("L100000000_W64", "at most 1000 layers"),
+        ("L2_W640000", "a width of at most 65536"),
+        (f"L2_W{'9' * 5000}", "it must read"),
     ],
 )
 def test_wrong_arch_names(arch: str, message: str) -> None:
