@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,7 @@ _PERIODIC = re.compile(r"checkpoint_(\d+)(\.pth)?")  # a file, or the folder of 
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.
 _UNREADABLE = 1 << 62
 _LONGEST_POINTER = 4096  # bytes
+_TRIES = 10  # of reading a folder while a run writes into it
 _LONGEST_NAME = (
     1000  # characters of a weight's name, which the patterns of published names go over again and again
 )
@@ -76,7 +77,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ...     load_checkpoint(f"{folder}/weights.pth")["model"]["a"]
         tensor([1., 1.])
     """
-    return cast(dict[str, Any], read_stored(open_checkpoint(path)))
+    return _while_there(path, lambda file: cast(dict[str, Any], read_stored(_opened(file))))
 
 
 def open_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -87,7 +88,10 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    path = checkpoint_file(path)
+    return _while_there(path, _opened)
+
+
+def _opened(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _open_sharded(path)
     if not path.is_file():
@@ -101,13 +105,36 @@ def load_without_moments(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    path = checkpoint_file(path)
+    return _while_there(path, _opened_without_moments)
+
+
+def _opened_without_moments(path: Path) -> dict[str, Any]:
     if path.is_dir() or not path.is_file() or path.suffix == ".safetensors":
-        content = open_checkpoint(path)
+        content = _opened(path)
     else:  # copied out of the mapped file, which somebody may write over
         content = {**_checked(path, _read_torch(path, mapped=True)), "optimizer": None}
         content = copy.deepcopy(content)
     return {key: read_stored(item) for key, item in content.items() if key != "optimizer"}
+
+
+def _while_there(path: str | Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Read a checkpoint that a run which goes on may remove meanwhile: of its folder the next one is read then."""
+    for _ in range(_TRIES):
+        file = checkpoint_file(path)
+        there = os.path.lexists(file)
+        try:
+            return read(file)
+        except (CheckpointError, OSError) as error:
+            if not there or os.path.lexists(file):
+                raise
+            if file == Path(path):
+                raise CheckpointError(
+                    f"{file}: was removed while it was read, as its run keeps only the last of them "
+                    "(train.keep_checkpoints); name the folder of the run, or a copy."
+                ) from error
+    raise CheckpointError(
+        f"{path}: its checkpoints are removed faster than they can be read; raise train.keep_checkpoints."
+    )
 
 
 def _open_sharded(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
+from hypvl.models import checkpoint_io
+from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint, load_without_moments
 from hypvl.models.convert.meru import to_hypvl
 from hypvl.models.weights import load_weights
 from tests.models.convert.test_meru import official
@@ -252,3 +254,34 @@ def test_lengths_that_do_not_fit_and_unknown_names_are_said() -> None:
         ValueError, match="positions: got 'strech'; expected 'interpolate', 'stretch' or 'exact'"
     ):
         load_weights(texts(77), state, positions="strech")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, load_without_moments])
+def test_a_checkpoint_that_its_run_removes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], dict[str, Any]]
+) -> None:
+    """Of the run's folder the next one is read; a file that is named is said to be gone, not to be damaged."""
+    real = checkpoint_io._read_torch
+
+    def write(iteration: int) -> Path:
+        path = tmp_path / f"checkpoint_{iteration:08d}.pth"
+        torch.save({"model": {"a": torch.tensor([float(iteration)])}}, path)
+        (tmp_path / "last_checkpoint.txt").write_text(path.name)
+        return path
+
+    def removed(path: Path, **given: Any) -> Any:
+        if path.name == "checkpoint_00000001.pth":
+            write(2)
+            path.unlink()
+        return real(path, **given)
+
+    monkeypatch.setattr(checkpoint_io, "_read_torch", removed)
+    write(1)
+    assert load(tmp_path)["model"]["a"].tolist() == [2.0]
+    first = write(1)
+    with pytest.raises(
+        CheckpointError, match="was removed while it was read, as its run keeps only the last"
+    ):
+        load(first)
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(first)
