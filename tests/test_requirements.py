@@ -83,3 +83,9 @@ def test_torch_and_torchvision_are_the_pair_that_works() -> None:
     pins = _pins("requirements.txt")
     assert (str(pins["torch"]), str(pins["torchvision"])) == ("2.11.0", "0.26.0")
     assert str(_ranges()["torch"].specifier) in {">=2.10,<3", "<3,>=2.10"}
+
+
+def test_the_smoke_tests_of_the_lower_bounds_exist() -> None:
+    text = (ROOT / ".ci" / "lower_bounds").read_text(encoding="utf-8")
+    places = re.findall(r"(?<!\S)tests/\S+", text)
+    assert len(places) > 20 and [place for place in places if not (ROOT / place).exists()] == []
