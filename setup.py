@@ -41,9 +41,9 @@ TEST = [
 WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
-NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.56"]
+NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=5.18"]
 # Text encoders (docs/models.md), and models of images and texts (docs/foreign_models.md); SigLIP's tokenizer
-HUGGINGFACE = ["transformers>=4.56", "sentencepiece>=0.2.1"]
+HUGGINGFACE = ["transformers>=5.18", "sentencepiece>=0.2.1"]
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]  # before, it ran code of local folders
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9.1"]
@@ -83,10 +83,10 @@ setup(
     install_requires=[
         "torch>=2.10,<3",  # before, weights_only=True could be broken out of (CVE-2026-24747)
         "torchvision>=0.25",
-        "timm>=1.0.21,<2",
-        "open_clip_torch>=2.30",
+        "timm>=1.0.26,<2",
+        "open_clip_torch>=3.3",
         "huggingface_hub>=0.26",
-        "safetensors>=0.4.5",
+        "safetensors>=0.7",
         "numpy>=1.26",
         "pillow>=10.3",
         "omegaconf>=2.3,<2.4",
@@ -104,7 +104,7 @@ setup(
         "loguru>=0.7",
         "rich>=13.7",
         "tensorboard>=2.15",
-        "matplotlib>=3.8",
+        "matplotlib>=3.9",
     ],
     extras_require={
         "wandb": WANDB,

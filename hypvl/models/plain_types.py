@@ -17,6 +17,7 @@ from hypvl.checks import natural_number
 
 # What arrays may hold: booleans, integers, unsigned ones, floats, complex numbers, texts; no objects, no records.
 _KINDS = "biufcUS"
+_WIDEST = 1 << 20  # letters of a text in an array; NumPy 1 wraps the size of wider ones around
 
 
 def plain(value: Any) -> Any:
@@ -50,7 +51,8 @@ class _Dtype:
     def __init__(self, name: Any, *_: Any) -> None:
         if isinstance(name, bytes):
             name = name.decode("ascii")
-        if not (isinstance(name, str) and name[:1] in _KINDS and natural_number(name[1:]) is not None):
+        width = natural_number(name[1:]) if isinstance(name, str) and name[:1] in _KINDS else None
+        if width is None or width > _WIDEST:
             raise pickle.UnpicklingError(f"an array of {name!r:.40}, which are neither numbers nor texts")
         try:
             self.dtype = np.dtype(name)
