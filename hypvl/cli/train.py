@@ -10,7 +10,7 @@ from pathlib import Path
 from hypvl.cli.common import config_parser, load_config, run_main, user_path
 from hypvl.cli.numbers import whole
 from hypvl.errors import ConfigError
-from hypvl.io.processes import hold_save_requests
+from hypvl.io.processes import save_requests_held
 
 EXAMPLES = """examples:
   one CPU process:  hypvl train --config meru_demo --num-gpus 0 --output-dir output/demo
@@ -50,8 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, compose, launch."""
     # Before torch comes in: threads that wait by spinning starve the data workers on a machine of few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    hold_save_requests()  # for the whole program: else they end one that does not train yet, or no longer
     args = build_parser().parse_args(argv)
+    with save_requests_held():  # else they end a program that does not train yet, or no longer
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     if args.dist_url is not None and not re.fullmatch(r"tcp://.+:\d+", args.dist_url):
         raise ConfigError(
             f"--dist-url: got {args.dist_url!r}; expected tcp://host:port of machine 0, e.g. tcp://10.0.0.1:29500."

@@ -1,7 +1,9 @@
 """What the system says of processes, and signals that a run holds back or leaves ignored."""
 
+import contextlib
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -35,6 +37,18 @@ def hold_save_requests() -> set[int]:
     inherit that.
     """
     return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+
+@contextlib.contextmanager
+def save_requests_held() -> Iterator[None]:
+    """:func:`hold_save_requests` in the block; afterwards SIGUSR2 is ignored, as there is nothing more to save."""
+    before = hold_save_requests()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other one may
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def unless_ignored(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:

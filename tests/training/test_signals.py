@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hypvl import distributed
-from hypvl.io.processes import hold_save_requests
+from hypvl.io.processes import save_requests_held
 from hypvl.launch import _forwarding
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.loop import Hook, Interrupted, Signals, StepResult, Trainer, exit_code
@@ -83,15 +83,16 @@ def test_a_request_for_a_checkpoint_saves_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_request_for_a_checkpoint_before_the_first_step_waits_for_it(tmp_path: Path) -> None:
     """And one after the last step ends nothing."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert hold_save_requests() == before and signal.SIGUSR2 not in before
+    before, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGUSR2)
     try:
+        with save_requests_held():  # to this thread: others of the test process do not hold it
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+            trainer(tiny_learner("clip"), hooks=(saving(tmp_path),)).run()
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
         os.kill(os.getpid(), signal.SIGUSR2)
-        trainer(tiny_learner("clip"), hooks=(saving(tmp_path),)).run()
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert signal.sigtimedwait({signal.SIGUSR2}, 0) is not None
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before == set()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGUSR2, handler)
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == [
         "checkpoint_00000001.pth",
         "checkpoint_final.pth",
@@ -104,7 +105,7 @@ def test_processes_that_start_do_not_end_by_a_request_for_a_checkpoint() -> None
     processes: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with _forwarding(processes) as forward:
-        os.kill(os.getpid(), signal.SIGUSR2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
         rank = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         processes.append(rank.pid)
         forward()
