@@ -47,7 +47,6 @@ KNOWN: dict[tuple[str, str], tuple[int, str]] = {
         1,
         "trust_remote_code=False",
     ),
-    ("datasets/classification/original_files.py", "loadmat"): (2, "scipy reads arrays, it runs nothing"),
     ("datasets/classification/prompts.py", "importlib.util.find_spec"): (1, "a constant"),
     ("datasets/classification/prompts.py", "runpy.run_path"): (1, "a file of the installed open_clip"),
     ("datasets/classification/torchvision_sets.py", "importlib.util.find_spec"): (1, "a constant"),

@@ -5,9 +5,6 @@ checking its content. The readers raise MissingDataError for a file that is not 
 damaged or has other content than published.
 """
 
-import io
-import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +18,12 @@ from hypvl.datasets.files import read_lines, require_files, require_folder
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.errors import DataError
 from hypvl.io.files import read_regular
+from hypvl.io.matlab import matlab_numbers
 from hypvl.io.plain_pickle import load_plain
 from hypvl.io.redact import printable
 
-_LARGEST_MAT = 100_000  # bytes; the published ones have 15,000
+_LARGEST_MAT = 1_000_000  # bytes; the published ones have 15,000
 _MOST_NUMBERS = 100_000
-_MATLAB_NUMBERS = (
-    "double",
-    "single",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
 
 
 class ArrayImages:
@@ -152,24 +145,12 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledI
 
 
 def _matlab_numbers(path: Path, name: str) -> list[int]:
-    """The whole numbers of a variable in a small file of MATLAB; what it holds is looked at before it is read."""
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
-    # What scipy raises for a damaged file.
-    damage = (
-        MatReadError, NotImplementedError, ValueError, LookupError, OSError, TypeError, ArithmeticError, MemoryError,
-        AttributeError, zlib.error,
-    )  # fmt: skip
+    """The whole numbers of a variable in a small file of MATLAB."""
     try:
-        data = read_regular(path, max_bytes=_LARGEST_MAT)  # compressed, it may hold a thousand times as much
-        shapes = {found: (shape, kind) for found, shape, kind in whosmat(io.BytesIO(data))}
-        shape, kind = shapes[name]
-        if math.prod(shape) > _MOST_NUMBERS or kind not in _MATLAB_NUMBERS:
-            raise ValueError(f"{name} is {kind} of shape {shape}")
-        numbers = np.atleast_1d(loadmat(io.BytesIO(data), squeeze_me=True, variable_names=[name])[name])
+        data = read_regular(path, max_bytes=_LARGEST_MAT)
+        numbers = matlab_numbers(data, name, max_numbers=_MOST_NUMBERS)
         return [int(number) for number in numbers]
-    except damage as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: is damaged ({printable(str(error))}); download it again.") from error
 
 
