@@ -15,6 +15,7 @@ from hypvl.datasets.files import read_json, read_lines, require_folder, require_
 from hypvl.datasets.images import Images, ImagesByStem
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import is_file
 from hypvl.io.json_text import expecting
 
 Ratings: TypeAlias = Literal["expert", "crowdflower"]
@@ -178,7 +179,7 @@ def captions_of(
         own = known.get(name) if isinstance(known, dict) else None
         if references is not None and (not isinstance(own, list) or not own):
             raise DataError(f"{references}: has no list of references for {name!r}, which {path.name} names.")
-        by_stem = None if (folder / name).is_file() else image_names.get(name)
+        by_stem = None if is_file(folder / name) else image_names.get(name)
         file = name if by_stem is None else by_stem.name
         rows.append(_Judgement(file, _plain(caption), tuple(_plain(text) for text in own or ()), math.nan))
     captions = _captions(rows, folder, path)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from hypvl.checks import none_of, one_of, setting
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
-from hypvl.io.files import path_below, read_regular
+from hypvl.io.files import is_file, path_below, read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, TableText
 
@@ -148,7 +148,7 @@ def require_images(paths: Iterable[Path], *, source: Path, what: str = "its imag
         what: Which images these are and where they come from.
     """
     paths = list(paths)
-    if paths and not any(path.is_file() for path in paths):
+    if paths and not any(is_file(path) for path in paths):
         raise MissingDataError(
             f"{source}: {none_of(len(paths), 'image', 'is there, such as', 'is not there:')} {paths[0]}; "
             f"put {what} there, or give the folder by {_folder_setting()}."
@@ -187,6 +187,6 @@ def text_of(entry: Any, name: str, where: str) -> str:
 def integer_of(entry: Mapping[str, Any], name: str, where: str) -> int:
     """A whole number of an entry, which the file may write as 12.0; raises as :func:`text_of`."""
     value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise DataError(f"{where}: has no whole number {name!r}; got {value!r}.")
     return int(value)

@@ -13,6 +13,7 @@ from hypvl.checks import none_of
 from hypvl.datasets.files import require_files
 from hypvl.datasets.images import read_image
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import is_file
 from hypvl.io.images import ImageError, decode_image
 
 _LARGEST = 1 << 28  # bytes of one image; an archive with more may be a trap
@@ -118,7 +119,7 @@ class ZipImages:
 
     def _exists(self, place: str) -> bool:
         archive, at, member = place.partition("@")
-        return member in self._zips[archive].names if at else (self._folder / archive).is_file()
+        return member in self._zips[archive].names if at else is_file(self._folder / archive)
 
 
 def _find(folder: Path, archive: str) -> Path:

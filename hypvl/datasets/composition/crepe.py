@@ -10,6 +10,7 @@ from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
 from hypvl.datasets.files import open_table, text_of
 from hypvl.datasets.images import Box
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import is_file
 
 Negatives: TypeAlias = Literal["atom", "swap", "negate"]
 _FOLDERS = ("VG_100K", "VG_100K_2", "")
@@ -48,7 +49,7 @@ def crepe(root: str | Path, *, negatives: Negatives, images: str | Path) -> Choi
         identity, *edges = (_whole(row, field, where) for field in ("image_id", "x", "y", "width", "height"))
         files = [Path(images, folder, f"{identity}.jpg") for folder in _FOLDERS]
         image = collector.add(
-            next((file for file in files if file.is_file()), files[0]),
+            next((file for file in files if is_file(file)), files[0]),
             key=f"{identity} {edges}",
             box=Box.from_xywh(*edges),
         )

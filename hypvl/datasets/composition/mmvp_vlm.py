@@ -9,6 +9,7 @@ from hypvl.datasets.composition.choices import Group, Groups, ImageCollector
 from hypvl.datasets.files import image_place, open_table, text_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError
+from hypvl.io.files import is_file
 
 _IMAGES = "MLLM_VLM Images"
 
@@ -63,4 +64,4 @@ def _place(path: Path, kind: str, number: int) -> Path:
         image_place(path, path.parent / _IMAGES, f"{kind}/{number}.{extension}")
         for extension in IMAGE_EXTENSIONS
     ]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if is_file(place)), places[0])

@@ -11,6 +11,7 @@ from hypvl.datasets.composition.choices import Group, Groups, ImageCollector
 from hypvl.datasets.files import image_place, open_table, read_entries
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import is_file
 
 PairedSet: TypeAlias = Literal["colorswap", "eqben", "vismin", "coco_counterfactuals", "cola"]
 #: Where an image may lie below the folder of images.
@@ -148,4 +149,4 @@ def _image(source: Path, folder: Path, name: str) -> Path:
     if name.rpartition(".")[2].lower() not in IMAGE_EXTENSIONS:
         name += ".png"
     places = [image_place(source, folder / part, name) for part in _FOLDERS]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if is_file(place)), places[0])

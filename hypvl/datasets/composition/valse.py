@@ -9,6 +9,7 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
 from hypvl.datasets.files import integer_of, read_entries, require_files, text_of
 from hypvl.errors import DataError
+from hypvl.io.files import is_file
 
 #: Files without ``.json``, each a kind.
 PIECES = (
@@ -102,7 +103,7 @@ def _place(name: str, entry: Mapping[str, Any], folders: Mapping[str, Path]) -> 
         split = str(entry.get("original_split", ""))
         named = [part for part in ("val", "train") if split.startswith(part)]
         places = [folders["coco"] / f"{part}2017" / name for part in named or ("val", "train")]
-        return next((place for place in places if place.is_file()), places[0])
+        return next((place for place in places if is_file(place)), places[0])
     prefix = name.split("_")[0]
     return folders[prefix if prefix in ("v7w", "VisualDialog") else ""] / name
 

@@ -11,6 +11,7 @@ from hypvl.datasets.files import image_place, open_table, read_json, require_ima
 from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import is_file
 
 _FILES = tuple(
     f"{stem}.{ending}"
@@ -94,7 +95,7 @@ def hierarcaps(
 def _file(root: Path, annotations: str | None) -> Path:
     names = _FILES if annotations is None else (annotations,)
     for name in names:
-        if (root / name).is_file():
+        if is_file(root / name):
             return root / name
     raise MissingDataError(
         f"{root}: holds no {names[0]}{' (or another of its names)' if len(names) > 1 else ''} (looked in "
@@ -138,7 +139,7 @@ def _image(row: Mapping[str, Any], folder: Path, source: Path, where: str) -> Pa
         number = natural_number(str(row.get(key) or ""))
         if number is not None:
             names = [folder / form.format(number) for form in _ID_NAMES]
-            return next((name for name in names if name.is_file()), names[0])
+            return next((name for name in names if is_file(name)), names[0])
     raise DataError(
         f"{where}: names no image; expected one of {', '.join(_PATH_KEYS)} with a path, or "
         f"{', '.join(_ID_KEYS)} with a COCO id."
