@@ -23,7 +23,7 @@ from hypvl.data.loader import Loader
 from hypvl.data.sample import check_dataset, prepare_dataset
 from hypvl.data.stream import is_stream
 from hypvl.data.stream_loader import StreamLoader, open_loader
-from hypvl.errors import ConfigError, StoppedError
+from hypvl.errors import CheckpointError, ConfigError, StoppedError
 from hypvl.io.files import write_atomically
 from hypvl.launch import begun_by_this_agent, note_begun
 from hypvl.models.dual_encoder import DualEncoder
@@ -99,7 +99,9 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         except (ConfigError, StoppedError):  # the command was wrong, or all is well
             raise
         except Exception as error:
-            if place.ours or place.locked:
+            # A checkpoint that was read and does not fit refuses the command, as a ConfigError does.
+            refused = isinstance(error, CheckpointError) and place.ours
+            if (place.ours or place.locked) and not refused:
                 report_failure(folder, None, error, config=to_plain(cfg, source="config"), attempt=attempt)
             raise
 
