@@ -1,7 +1,6 @@
 """Keeps the garbage collector away from what lives long; counts the reference cases at the end of a run."""
 
 import gc
-import signal
 from typing import Any
 
 import pytest
@@ -11,10 +10,8 @@ from tests.parity.reference import FILES, load, reference_dir
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_another_command() -> None:
-    """What a command that a test before called in this process leaves, which is a program else."""
-    set_flags([])
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+def _no_flags_of_another_command() -> None:
+    set_flags([])  # of a command that a test before called in this process
 
 
 def pytest_collection() -> None:
