@@ -189,7 +189,7 @@ def _host(url: str) -> tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address 
     with contextlib.suppress(ValueError):
         number = ipaddress.ip_address(host)
         return host, getattr(number, "ipv4_mapped", None) or number
-    with contextlib.suppress(OSError, UnicodeError):
+    with contextlib.suppress(OSError, ValueError):  # a null character, or none of ASCII
         return host, ipaddress.IPv4Address(socket.inet_aton(host))
     return host, None
 
