@@ -164,6 +164,7 @@ def test_a_view_of_a_table_and_of_a_folder(
     assert "has no 'kind'; expected one of its columns, filepath, title, class" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # as export/test_onnx.py::test_hyper_models_loads_the_image_tower
 def test_the_printed_line_loads_the_image_tower_in_hyper_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

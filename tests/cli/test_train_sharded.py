@@ -73,6 +73,7 @@ def folders(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # trains on two ranks
 def test_periodic_checkpoints_are_folders_of_shards_and_the_final_one_a_file(folders: Path) -> None:
     names = {path.name for path in (folders / "whole").iterdir()}
     assert {PERIODIC, "checkpoint_final.pth"} < names and f"{PERIODIC}.pth" not in names
@@ -88,6 +89,7 @@ def test_periodic_checkpoints_are_folders_of_shards_and_the_final_one_a_file(fol
     }
 
 
+@pytest.mark.slow  # trains on two ranks
 def test_a_resumed_run_is_bit_for_bit_the_whole_one(folders: Path) -> None:
     whole, resumed = final(folders / "whole"), final(folders / "again")
     for name, tensor in whole["model"].items():
@@ -104,6 +106,7 @@ def test_one_process_goes_on_from_two_ranks(folders: Path, shards: str, tmp_path
     check_close(final(folder), final(folders / "whole"))
 
 
+@pytest.mark.slow  # trains on two ranks
 def test_a_sharded_checkpoint_is_loaded_and_converted(folders: Path, tmp_path: Path) -> None:
     source = folders / "whole" / PERIODIC
     assert run_main(convert, [str(source), "--to", str(tmp_path / "weights")]) == 0

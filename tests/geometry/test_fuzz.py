@@ -23,6 +23,15 @@ ALIKE = (
 )  # other settings of the same space
 
 
+# What trains: fp32 and bf16 always; fp64 and fp16 in the slow tests.
+DTYPES = [
+    pytest.param(
+        dtype, marks=() if dtype in (torch.float32, torch.bfloat16) else pytest.mark.slow, id=str(dtype)
+    )
+    for dtype in fuzz.DTYPES
+]
+
+
 def contracts(kind: type) -> list[type]:
     built_by(kind)  # imports them
     return [cls for cls in kind.__subclasses__() if cls.__name__ not in ALIKE]
@@ -42,7 +51,7 @@ def faults(
     return result
 
 
-@pytest.mark.parametrize("dtype", fuzz.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("contract", contracts(GeometryContract), ids=lambda cls: cls.__name__)
 def test_geometry(contract: type, dtype: torch.dtype) -> None:
     """Any vectors, and points of the space: 1,464 of each dtype and kind."""
@@ -79,7 +88,7 @@ def test_no_public_function_is_left_out(contract: type) -> None:
     assert set(fuzz.public(type(geometry))) <= called
 
 
-@pytest.mark.parametrize("dtype", fuzz.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("contract", contracts(ScorerContract), ids=lambda cls: cls.__name__)
 def test_scorer(contract: type, dtype: torch.dtype) -> None:
     """Logits, scores and class scores of every pair of modalities, at the largest scale."""

@@ -39,7 +39,10 @@ def expected_recalls(metrics: dict[str, float]) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("recipe", ["meru_vit_s", "euclip_vit_b", "clip_vit_s"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["meru_vit_s", *(pytest.param(name, marks=pytest.mark.slow) for name in ("euclip_vit_b", "clip_vit_s"))],
+)
 def test_retrieval_is_that_of_hypvl(
     recipe: str, fitted: OfRecipe, miniature: Miniature, tmp_path: Path
 ) -> None:

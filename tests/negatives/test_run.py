@@ -208,6 +208,7 @@ def test_nothing_to_read_and_nowhere_to_write(source, tmp_path: Path) -> None:
         make(source, tmp_path / "out.jsonl", part_size=0)
 
 
+@pytest.mark.slow  # two pools of processes
 def test_errors_of_workers_arrive(source, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model; get one"):
         make(source, tmp_path / "out.jsonl", backend=Refusing("raises"), num_workers=1)

@@ -196,6 +196,7 @@ with Signals():
 """
 
 
+@pytest.mark.slow  # waits for what does not happen
 @pytest.mark.parametrize(("pause", "code"), [(1.3, 143), (0.0, None)])
 def test_a_second_request_is_obeyed_at_once_and_two_together_are_one(pause: float, code: int | None) -> None:
     with subprocess.Popen(
