@@ -60,7 +60,7 @@ def classification(metrics: dict[str, float]) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("recipe", ["meru_vit_s", "euclip_vit_b"])
+@pytest.mark.parametrize("recipe", ["meru_vit_s", pytest.param("euclip_vit_b", marks=pytest.mark.slow)])
 def test_zero_shot_with_several_prompts_is_that_of_hypvl(
     recipe: str, fitted: OfRecipe, miniature: Miniature, tmp_path: Path
 ) -> None:

@@ -28,6 +28,8 @@ from mteb.abstasks.zeroshot_classification import AbsTaskZeroShotClassification 
 from hypvl.integrations import mteb_encoder  # noqa: E402
 from hypvl.integrations.mteb import load_encoder, main, with_sides  # noqa: E402
 
+pytestmark = pytest.mark.slow  # the package alone takes ten seconds to begin
+
 
 def about(name: str, type: str, *, category: str, modalities: list[str], score: str) -> TaskMetadata:
     return TaskMetadata(

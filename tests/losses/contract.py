@@ -122,7 +122,9 @@ class LossContract:
                 total = objective(context(model, {**rows, view: broken}, **batch)).total
                 assert not torch.isfinite(total), f"row {place} of {view}"
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(
+        "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
+    )
     @pytest.mark.parametrize("space", ["own", "flat"])
     def test_any_size_is_finite_or_refused(self, space: str, dtype: torch.dtype) -> None:
         """Value and gradients, dense and tiled; what is refused says why."""

@@ -78,6 +78,7 @@ def faults(contract: LossContract, samples: int, dtype: torch.dtype, *implementa
     return result
 
 
+@pytest.mark.slow  # the contract of losses tries the largest sizes always
 @pytest.mark.parametrize("name", sorted(contracts()))
 def test_term(name: str) -> None:
     result = faults(contracts()[name](), 6, torch.float32, "chosen")
