@@ -40,7 +40,7 @@ test: $(STAMP)  ## the default test suite
 
 .PHONY: test-slow
 test-slow: $(STAMP)  ## the slow tests: fresh environments, longer trainings
-	$(PYTEST) -m slow tests
+	$(PYTEST) -m slow -o tmp_path_retention_policy=failed tests
 
 .PHONY: eval-smoke
 eval-smoke: $(STAMP)  ## every evaluation suite on miniatures of its data, for a CLIP, a MERU and an ATMG
